@@ -1,0 +1,367 @@
+"""The whole contract: what a method is, what a protocol is, and what passes between them.
+
+Data flows one way: pictures -> views -> loss -> encoder -> features -> protocol -> record.
+A method holds only its idea; a protocol holds only its measurement; everything else is the harness.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from bench.data.dataset import Split
+
+
+class Config(BaseModel):
+    """A frozen, validated settings object; a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# ------------------------------------------------------------------------------- views and batches
+class Op(Config, ABC):
+    """One step of a view: draws its parameters for a whole batch, then applies them to it.
+
+    Parameters are drawn per picture. Subclasses live in `bench.data.ops`.
+    """
+
+    @abstractmethod
+    def sample(
+        self, n: int, rng: torch.Generator, size: tuple[int, int], aspect: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Draw parameters for `n` pictures of `size` (height, width), on the generator's device.
+
+        `aspect` `[n]` is each picture's true width/height where it was stored squashed to `size`.
+        """
+
+    @abstractmethod
+    def apply(self, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+        """Apply drawn parameters to `x` `[n, 3, h, w]`, float in [0, 1] until `Normalize`."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A declared view of each picture, rendered batched on the device as `batch.views[name]`.
+
+    `size` is the side in pixels (None: as stored); `count` independent renderings are made;
+    `source` picks the picture itself or its second frame.
+    """
+
+    name: str
+    ops: tuple[Op, ...]
+    size: int | None = None
+    count: int = 1
+    source: Literal["image", "frame"] = "image"
+
+
+@dataclass
+class Batch:
+    """What `Method.loss` sees of B pictures. Fields that the method does not declare are None."""
+
+    views: dict[str, list[Tensor]]  # name -> `count` tensors [B, 3, s, s]
+    index: Tensor  # [B] position in the training set
+    label: Tensor | None = None  # [B] needs "labels"
+    text: tuple[str, ...] | None = None  # B captions, needs "text"
+    motion: Tensor | None = None  # [B, k] camera motion to the second frame, needs "frames"
+    labeled: Batch | None = None  # a batch of labelled pictures, needs "labeled"
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def view(self, name: str) -> Tensor:
+        """The only rendering of view `name`, `[B, 3, s, s]`."""
+        (rendered,) = self.views[name]
+        return rendered
+
+
+@dataclass
+class Step:
+    """Where training stands. `rng` is this step's own generator, on the training device."""
+
+    phase: str
+    epoch: int
+    epochs: int
+    index: int  # optimiser steps done so far, over all epochs
+    total: int  # optimiser steps of the whole run
+    rng: torch.Generator
+    logged: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def progress(self) -> float:
+        """The share of training that is done, in [0, 1)."""
+        return self.index / max(self.total, 1)
+
+    def log(self, name: str, value: Tensor) -> None:
+        """Log a scalar; it stays on the device and is averaged over the epoch."""
+        self.logged[name] = value.detach()
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a method may know of its data before training."""
+
+    name: str
+    digest: str
+    size: int  # side of the stored pictures, pixels
+    classes: tuple[str, ...]
+    n_train: int  # pictures that pretraining sees
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    has: frozenset[str] = frozenset()  # "labels" "multilabel" "boxes" "masks" "text" "frames"
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+
+class TrainSet(ABC):
+    """The training pictures, for what a method computes between epochs."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def features(self, module: nn.Module) -> Tensor:
+        """`module`'s output on every training picture, `[N, D]`, in data order, without gradient.
+
+        Pictures are un-augmented and normalised; the module runs in eval mode.
+        """
+
+
+# ------------------------------------------------------------------------------------------ models
+class Encoder(nn.Module, ABC):
+    """A frozen network as protocols see it: normalised RGB `[B, 3, H, W]` -> `[B, dim]`."""
+
+    dim: int
+    layers: tuple[str, ...] = ()  # names of `maps`, first to last; empty where there are none
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """The representation, `[B, dim]`."""
+
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Feature maps by layer, `[B, C, h, w]` each, after the non-linearity."""
+        return {}
+
+
+class Backbone(Encoder):
+    """A trainable network behind one face; built by `bench.backbones.build`."""
+
+    def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Patch tokens `[B, T, D]` (class token first); `keep` `[B, K]` picks patches to encode.
+
+        Raises:
+            NotImplementedError: the backbone is not a vision transformer.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no tokens; use a vision transformer")
+
+
+class OptimSpec(Config):
+    """One phase's optimiser and schedule.
+
+    With `base_batch` set, `lr` is scaled by batch / base_batch (linear) or its root (sqrt).
+    `milestones` are shares of training in [0, 1); at each one lr is multiplied by its `gammas`.
+    """
+
+    name: Literal["sgd", "adam", "adamw", "lars"] = "sgd"
+    lr: float
+    base_batch: int | None = None
+    scaling: Literal["linear", "sqrt"] = "linear"
+    momentum: float = 0.9
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    trust: float = 0.001  # LARS trust coefficient
+    weight_decay: float = 0.0
+    weight_decay_end: float | None = None  # cosine from weight_decay to this (DINO)
+    decay_bias_and_norm: bool = True  # False: no decay (nor LARS adaptation) for 1-d parameters
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    warmup_epochs: float = 0.0
+    min_lr: float = 0.0
+    milestones: tuple[float, ...] = ()
+    gammas: tuple[float, ...] = ()
+    clip_grad_norm: float | None = None
+
+
+# --------------------------------------------------------------------------------------- a method
+class MethodConfig(Config):
+    """Settings every method has. Defaults of subclasses are the paper's, the source beside each."""
+
+    epochs: int
+    batch_size: int
+
+
+class Method(nn.Module, ABC):
+    """A self-supervised algorithm: what it sees, what it minimises, what it leaves behind.
+
+    All training state is parameters and persistent buffers, so that a resumed run is exact.
+    """
+
+    version: ClassVar[int] = 1  # bump when its numbers change
+    needs: ClassVar[frozenset[str]] = frozenset()  # labels|labeled|text|frames|pretrained
+    phases: ClassVar[tuple[str, ...]] = ("main",)  # one optimiser each, stepped in this order
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # named overrides, e.g. "small"
+    deviations: ClassVar[tuple[str, ...]] = ()  # from the paper, beyond changed settings
+
+    class Config(MethodConfig):
+        """The method's settings."""
+
+    def __init__(self, cfg: MethodConfig, backbone: Backbone, data: DataInfo) -> None:
+        super().__init__()
+        self.cfg: Any = cfg
+        self.backbone = backbone
+        self.data = data
+        self.build()
+
+    def build(self) -> None:
+        """Make the heads. `self.cfg`, `self.backbone` and `self.data` are there."""
+
+    @abstractmethod
+    def views(self) -> Sequence[View]:
+        """The views that each step renders."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, step: Step) -> Tensor:
+        """The scalar that `step.phase` minimises."""
+
+    @abstractmethod
+    def optim(self, phase: str) -> OptimSpec:
+        """The optimiser of a phase."""
+
+    def parameters_for(self, phase: str) -> Iterable[nn.Parameter]:
+        """The parameters that a phase trains; by default all that require a gradient."""
+        return (p for p in self.parameters() if p.requires_grad)
+
+    def sample_weights(self) -> Tensor | None:
+        """Relative sampling weights `[N]` for an epoch's order, from buffers; None: each once."""
+        return None
+
+    def before_epoch(self, epoch: int, train: TrainSet) -> None:
+        """Relabel, or initialise from data. Called once per epoch, also not again on resume."""
+
+    def after_backward(self, step: Step) -> None:
+        """Edit gradients before the optimiser's step."""
+
+    def after_step(self, step: Step) -> None:
+        """Update what has no gradient: EMA, queue, memory bank."""
+
+    def encoder(self) -> Encoder:
+        """The network to evaluate; wrap it where the method saw other channels than RGB."""
+        return self.backbone
+
+
+class Untrained(Method):
+    """A baseline with nothing to train: floors, ceilings, and weights from elsewhere."""
+
+    class Config(MethodConfig):
+        """No training."""
+
+        epochs: Literal[0] = 0
+        batch_size: int = 256
+
+    def views(self) -> Sequence[View]:
+        """No views: nothing is trained."""
+        return ()
+
+    def loss(self, batch: Batch, step: Step) -> Tensor:
+        """Never called.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(f"{type(self).__name__} is not trained")
+
+    def optim(self, phase: str) -> OptimSpec:
+        """Unused."""
+        return OptimSpec(lr=0.0)
+
+
+# -------------------------------------------------------------------------------------- a protocol
+@dataclass(frozen=True)
+class Metric:
+    """The primary number of a protocol."""
+
+    name: str
+    unit: str = "%"
+    higher_is_better: bool = True
+
+
+class EvalSplit(ABC):
+    """One split as a protocol sees it: labels, and features that are extracted once and cached."""
+
+    split: Split  # pictures and every kind of label
+    info: DataInfo
+
+    @property
+    @abstractmethod
+    def labels(self) -> Tensor:
+        """`[N]` int64 class of each picture that `features` returns a row for."""
+
+    @abstractmethod
+    def features(
+        self,
+        encoder: Encoder,
+        layers: Sequence[str] = ("output",),
+        *,
+        max_dim: int = 2048,
+        view: View | None = None,
+        copies: int = 1,
+    ) -> dict[str, Tensor]:
+        """Float32 features by layer, `[copies * N, D]`, copy after copy.
+
+        "output" is the encoder's own `[B, dim]`; every other name is a layer of `encoder.maps`,
+        average-pooled to the largest k x k grid with C * k * k <= max_dim (k >= 1), flattened.
+        `view` replaces the plain evaluation transform; each copy renders it with other draws.
+        """
+
+
+class EvalData(ABC):
+    """What a protocol measures on. Choices are made on `train` and `val`; test is read once."""
+
+    info: DataInfo
+    train: EvalSplit
+    val: EvalSplit
+
+    @abstractmethod
+    def read_test(self) -> EvalSplit:
+        """The test split.
+
+        Raises:
+            RuntimeError: it was read before.
+        """
+
+
+@dataclass
+class Scores:
+    """What a protocol found on test. Percentages where the metric's unit is %."""
+
+    metrics: dict[str, float]  # the primary metric, then secondary ones such as "top5" or "ece"
+    per_layer: dict[str, dict[str, float]] = field(default_factory=dict)
+    selected: dict[str, Any] = field(default_factory=dict)  # what was chosen on validation, of what
+    predictions: Tensor | None = None  # [N_test] predicted class, for paired tests
+    labels: Tensor | None = None  # [N_test] the truth beside it
+
+
+class Protocol(ABC):
+    """An evaluation of a frozen encoder. Any change of a constant is a new version."""
+
+    version: ClassVar[int] = 1
+    metric: ClassVar[Metric] = Metric("top1")
+    requires: ClassVar[frozenset[str]] = frozenset({"labels"})  # kinds of label in DataInfo.has
+
+    class Config(Config):
+        """The protocol's constants."""
+
+    @abstractmethod
+    def run(self, encoder: Encoder, data: EvalData, cfg: Any, seed: int) -> Scores:
+        """Measure `encoder` (frozen, in eval mode) on `data`."""
+
+
+Batches = Iterator[tuple[Tensor, Tensor]]  # ([B] index, [B, 3, H, W] uint8)

@@ -1,0 +1,1 @@
+"""Self-supervised algorithms, one per file; the file name is the name on the command line."""
