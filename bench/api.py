@@ -70,7 +70,6 @@ class Batch:
     label: Tensor | None = None  # [B] needs "labels"
     text: tuple[str, ...] | None = None  # B captions, needs "text"
     motion: Tensor | None = None  # [B, k] camera motion to the second frame, needs "frames"
-    labeled: Batch | None = None  # a batch of labelled pictures, needs "labeled"
 
     def __len__(self) -> int:
         return len(self.index)
@@ -205,7 +204,7 @@ class Method(nn.Module, ABC):
     """
 
     version: ClassVar[int] = 1  # bump when its numbers change
-    needs: ClassVar[frozenset[str]] = frozenset()  # labels|labeled|text|frames|pretrained
+    needs: ClassVar[frozenset[str]] = frozenset()  # "labels" "text" "frames" "pretrained"
     phases: ClassVar[tuple[str, ...]] = ("main",)  # one optimiser each, stepped in this order
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # named overrides, e.g. "small"
     deviations: ClassVar[tuple[str, ...]] = ()  # from the paper, beyond changed settings
@@ -244,7 +243,7 @@ class Method(nn.Module, ABC):
         return None
 
     def before_epoch(self, epoch: int, train: TrainSet) -> None:
-        """Relabel, or initialise from data. Called once per epoch, also not again on resume."""
+        """Relabel, or initialise from data. Called once per epoch; a resumed epoch does not repeat it."""
 
     def after_backward(self, step: Step) -> None:
         """Edit gradients before the optimiser's step."""

@@ -1,0 +1,276 @@
+"""The command line. Nothing heavy is imported at module level, so that help and lists are instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.record import Record
+    from bench.resolve import Resolved
+
+app = typer.Typer(
+    help="Benchmark and leaderboard for self-supervised learning on images.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Results = Annotated[
+    Path, typer.Option(envvar="BENCH_RESULTS", help="Folder of the records.", show_default=True)
+]
+
+
+def main() -> None:
+    """Run the command line; a `BenchError` is one line on stderr and exit status 2."""
+    try:
+        app()
+    except BenchError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; run the same command again to continue where it stopped", 130)
+    except OSError as error:
+        import errno
+
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail("the disk is full; free some space and run the same command again", 2)
+
+
+def _fail(message: str, status: int = 2) -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {_escape(message)}", highlight=False)
+    sys.exit(status)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@app.command()
+def run(
+    method: Annotated[
+        list[str], typer.Option("--method", "-m", help="A name of `bench list`, or a .py file.")
+    ],
+    protocol: Annotated[
+        list[str], typer.Option("--protocol", "-p", help="A name of `bench list`, or a .py file.")
+    ] = ["linear"],  # noqa: B006  # typer copies it
+    data: Annotated[str, typer.Option(help="A data set, as NAME or NAME:ARG.")] = "scenes",
+    backbone: Annotated[str, typer.Option(help="Ours, or any timm model.")] = "small",
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to run.")] = 1,
+    recipe: Annotated[
+        str, typer.Option(help="paper, a recipe of the method, or auto: small up to 64 px.")
+    ] = "auto",
+    epochs: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A local file of weights, for --method pretrained.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, 32 or bf16.")] = "auto",
+    compile: Annotated[bool, typer.Option(help="torch.compile the backbone.")] = False,
+    data_root: Annotated[
+        Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of data sets.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Keep that many training pictures, class-balanced.")
+    ] = None,
+    set_: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. method.lr=0.05."),
+    ] = [],  # noqa: B006
+    results: Results = Path("results"),
+    dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Continue a killed run of the same configuration.")
+    ] = True,
+) -> None:
+    """Pretrain a method (or reuse it), evaluate its frozen encoder, write a record."""
+    from rich.console import Console
+
+    from bench import resolve
+    from bench.data import catalog
+    from bench.progress import Reporter
+
+    overrides = resolve.parse_sets(set_)
+    given = {"epochs": epochs, "batch_size": batch_size, "weights": weights and str(weights)}
+    overrides["method"] |= {key: value for key, value in given.items() if value is not None}
+    overrides["engine"] = {
+        "device": device,
+        "precision": precision,
+        "compile": compile,
+        **overrides["engine"],
+    }
+    overrides["data"] = {"root": data_root, "limit": limit, **overrides["data"]}
+    console = Console(stderr=True)
+    reporter = Reporter(console)
+    options = resolve.data_options(overrides["data"])
+    loaded = catalog.load(data, options)
+    for line in options.log:
+        reporter.line(line)
+    failed = False
+    for one in method:
+        for number in range(seed, seed + seeds):
+            for what in protocol:
+                resolved = resolve.resolve(
+                    method=one,
+                    protocol=what,
+                    data=data,
+                    size=loaded.info.size,
+                    backbone=backbone,
+                    seed=number,
+                    recipe=recipe,
+                    overrides=overrides,
+                )
+                if dry_run:
+                    Console().print_json(data=resolved.tree())
+                    continue
+                record = _run_one(resolved, loaded, results, reporter, resume)
+                failed |= record.status not in ("ok", "collapsed")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _run_one(
+    resolved: Resolved, loaded: Any, results: Path, reporter: Any, resume: bool
+) -> Record:
+    from rich.console import Console
+
+    from bench import runner, show
+
+    reporter.line(
+        f"[bold]{resolved.method_name}[/] ({resolved.recipe} recipe) on {loaded.info.name}, "
+        f"backbone {resolved.backbone}, {resolved.protocol_name}@{resolved.protocol.version}, "
+        f"seed {resolved.seed}"
+    )
+    outcome = runner.run(resolved, loaded, results, reporter, resume=resume)
+    console = Console()
+    console.print(show.summary(outcome.record, outcome.path, results))
+    if outcome.reproduced and outcome.scores is not None:
+        console.print(show.reproduction(outcome.record, outcome.scores.metrics))
+    return outcome.record
+
+
+@app.command()
+def leaderboard(
+    results: Results = Path("results"),
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("leaderboard.md"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Fail where the file is stale or was edited.")
+    ] = False,
+) -> None:
+    """Compute leaderboard.md from the records."""
+    from rich.console import Console
+
+    from bench import leaderboard as board
+
+    console = Console(stderr=True, soft_wrap=True)
+    for problem in board.problems(results):
+        console.print(f"left out: {_escape(problem)}", highlight=False)
+    if check:
+        faults = board.check(results, out)
+        if faults:
+            raise BenchError("; ".join(faults))
+        console.print(f"{out} is what the records give", highlight=False)
+        return
+    board.write(results, out)
+    console.print(f"wrote {out}", highlight=False)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str | None, typer.Argument(help="methods, protocols, data or backbones.")
+    ] = None,
+) -> None:
+    """Name everything there is: methods, protocols, data sets and backbones."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bench import backbones, errors, registry
+    from bench.data import catalog
+
+    kinds = {
+        "methods": lambda: registry.names("methods"),
+        "protocols": lambda: registry.names("protocols"),
+        "data": catalog.names,
+        "backbones": backbones.names,
+    }
+    if what is not None and what not in kinds:
+        raise errors.unknown("list", what, list(kinds))
+    console = Console()
+    for kind in [what] if what else kinds:
+        table = Table(title=kind, title_justify="left", box=None, show_header=False)
+        table.add_column(style="cyan", no_wrap=True)
+        table.add_column()
+        for name, line in kinds[kind]().items():
+            table.add_row(_escape(name), _escape(line))
+        console.print(table)
+        console.print()
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="A record's run id, its beginning, or its path.")],
+    results: Results = Path("results"),
+) -> None:
+    """Print one record in full."""
+    from rich.console import Console
+
+    from bench import show as shown
+
+    record, path = shown.find(run, results)
+    Console().print(shown.full(record, path))
+
+
+@app.command()
+def new(
+    method: Annotated[str, typer.Argument(help="The new method's name, e.g. my_method.")],
+    folder: Annotated[Path, typer.Option(help="Where to write the file.")] = Path("methods"),
+) -> None:
+    """Write a template of a method that passes `bench check`."""
+    from rich.console import Console
+
+    from bench import template
+
+    path = template.write(method, folder)
+    Console(stderr=True).print(
+        f"wrote {path}; try: bench check {path}", highlight=False, soft_wrap=True
+    )
+
+
+@app.command()
+def check(
+    method: Annotated[str, typer.Argument(help="A name of `bench list`, or a .py file.")],
+) -> None:
+    """Run the conformance suite on a method."""
+    from rich.console import Console
+
+    from bench import conformance
+
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the suite compares bits, on a CPU
+    console = Console(soft_wrap=True)
+    failed = 0
+    for title, fault in conformance.check_method(method):
+        failed += fault is not None
+        mark = "[green]pass[/]" if fault is None else "[red]FAIL[/]"
+        console.print(f"{mark}  {_escape(title)}", highlight=False)
+        if fault is not None:
+            console.print(f"      {_escape(fault)}", highlight=False)
+    if failed:
+        raise BenchError(f"{method} fails {failed} of the checks")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,397 @@
+"""The one training loop for every method: phases, precision, schedules, exact resume, honest time.
+
+Every draw comes from (seed, epoch, step, rank), so that a run which was killed and resumed ends in
+the weights of the undisturbed one, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from bench import checkpoint, optim, rng
+from bench.api import Batch, Config, DataInfo, Method, Step, TrainSet, View
+from bench.data.dataset import Images, MemoryImages, Split
+from bench.data.views import eval_view, render
+from bench.errors import BenchError
+from bench.progress import Reporter
+
+WARMUP_STEPS = 10  # steps left out of the throughput: kernels are chosen and caches filled in them
+
+
+class EngineConfig(Config):
+    """How to train, as far as it is the harness's choice and not the method's."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "32", "bf16"] = "auto"  # auto: bf16 autocast on a GPU, else fp32
+    compile: bool = False  # torch.compile the backbone
+    checkpoint_seconds: float = 30.0  # 0: after every step
+
+    def resolved(self) -> EngineConfig:
+        """The same with every `auto` decided for this machine.
+
+        Raises:
+            BenchError: `cuda` was asked for and there is none.
+        """
+        gpu = torch.cuda.is_available()
+        if self.device == "cuda" and not gpu:
+            raise BenchError("no CUDA device here; use --device cpu or leave --device out")
+        device: Literal["cpu", "cuda"] = "cuda" if gpu and self.device != "cpu" else "cpu"
+        precision = self.precision
+        if precision == "auto":
+            precision = "bf16" if device == "cuda" else "32"
+        return self.model_copy(update={"device": device, "precision": precision})
+
+    def fabric(self) -> Fabric:
+        """Device and precision as lightning-fabric keeps them; for a resolved config."""
+        return Fabric(
+            accelerator=self.device,
+            devices=1,
+            precision="bf16-mixed" if self.precision == "bf16" else "32-true",
+        )
+
+
+@dataclass
+class Trained:
+    """What training left: `status`, its cost, and the logged values of each epoch."""
+
+    status: Literal["ok", "diverged"]
+    seconds: float = 0.0  # training time over all sittings, warm-up included
+    images_per_second: float = 0.0  # of this sitting, after warm-up
+    images_seen: int = 0
+    peak_memory: int | None = None  # bytes allocated on the GPU; None on a CPU
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Pictures(TrainSet):
+    """The training pictures on the device, as `Method.before_epoch` sees them."""
+
+    def __init__(self, images: Images, info: DataInfo, device: torch.device) -> None:
+        self._images, self._info, self._device = images, info, device
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @torch.no_grad()
+    def features(self, module: nn.Module) -> Tensor:
+        """`module`'s output on every picture, `[N, D]`, in data order."""
+        was_training = module.training
+        module.eval()
+        view, images = eval_view(self._info), self._images
+        batches = torch.arange(len(self)).split(512)
+        rows: Tensor | None = None
+        for index, pixels in images.stream(batches):
+            aspect = None if images.aspect is None else images.aspect[index]
+            unused = rng.generator("eval", device=self._device)
+            (x,) = render(view, pixels.to(self._device), unused, aspect)
+            out = module(x).float()
+            if rows is None:
+                rows = out.new_zeros(len(self), out.shape[1])
+            rows[index.to(self._device)] = out
+        module.train(was_training)
+        assert rows is not None
+        return rows
+
+
+def fit(
+    method: Method,
+    split: Split,
+    cfg: EngineConfig,
+    *,
+    seed: int,
+    folder: Path,
+    reporter: Reporter,
+    stop_after: int | None = None,
+) -> Trained:
+    """Train `method` on `split`, resuming from `folder` where an earlier sitting left off.
+
+    `stop_after` ends this sitting after that many optimiser steps, checkpointed (for tests).
+
+    Raises:
+        BenchError: fewer pictures than one batch; unreadable checkpoints; a full disk.
+    """
+    trainer = _Trainer(method, split, cfg, seed, folder, reporter)
+    devices = [torch.cuda.current_device()] if trainer.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        return trainer.run(stop_after)
+
+
+class _Trainer:
+    def __init__(
+        self,
+        method: Method,
+        split: Split,
+        cfg: EngineConfig,
+        seed: int,
+        folder: Path,
+        reporter: Reporter,
+    ) -> None:
+        self.method, self.cfg, self.seed = method, cfg, seed
+        self.folder, self.reporter = folder, reporter
+        self.batch_size, self.epochs = method.cfg.batch_size, method.cfg.epochs
+        self.per_epoch = len(split) // self.batch_size
+        if self.per_epoch == 0 and self.epochs:
+            raise BenchError(
+                f"a batch of {self.batch_size} needs that many pictures; there are {len(split)}. "
+                "Use a smaller --batch-size"
+            )
+        self.total = self.per_epoch * self.epochs
+        self.fabric = cfg.fabric()
+        self.device = self.fabric.device
+        self.rank = self.fabric.global_rank
+        self.split = split
+        self.images = self._resident(split)
+        method.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if cfg.compile:
+            method.backbone.compile()
+        self.specs = {phase: method.optim(phase) for phase in method.phases}
+        self.parameters = {phase: list(method.parameters_for(phase)) for phase in method.phases}
+        self.optimizers = {
+            phase: optim.build(self.specs[phase], self.parameters[phase])
+            for phase in method.phases
+        }
+        self.views = tuple(method.views())
+        self.step = 0  # optimiser steps done
+        self.seconds_before = 0.0  # of earlier sittings
+        self.history: list[dict[str, float]] = []
+        self.sums: dict[str, Tensor] = {}  # of this epoch's logged values, on the device
+        self.finite = torch.ones((), dtype=torch.bool, device=self.device)
+
+    def _resident(self, split: Split) -> Images:
+        """The pictures, moved to a GPU where they take at most a quarter of its free memory."""
+        images = split.images
+        if self.device.type != "cuda" or not isinstance(images, MemoryImages):
+            return images
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return images.to(self.device) if images.pixels.nbytes < free / 4 else images
+
+    def run(self, stop_after: int | None) -> Trained:
+        self._restore()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        last_step = self.total if stop_after is None else min(self.total, self.step + stop_after)
+        self.started = self.saved_at = time.monotonic()
+        self.clock = _Throughput(self.batch_size, self.device)
+        self.method.train()
+        with self.reporter.bar("pretraining", self.total, self.step) as bar:
+            try:
+                while self.step < last_step:
+                    self._epoch(last_step, bar)
+            except _Diverged:
+                return self._result("diverged")
+            except KeyboardInterrupt:
+                self._save()
+                raise
+        if stop_after is not None and self.step < self.total:
+            self._save()
+        return self._result("ok")
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def _result(self, status: Literal["ok", "diverged"]) -> Trained:
+        gpu = self.device.type == "cuda"
+        return Trained(
+            status,
+            seconds=self._seconds(),
+            images_per_second=self.clock.rate(),
+            images_seen=self.step * self.batch_size,
+            peak_memory=torch.cuda.max_memory_allocated(self.device) if gpu else None,
+            history=self.history,
+        )
+
+    def _epoch(self, last_step: int, bar: Any) -> None:
+        epoch, offset = divmod(self.step, self.per_epoch)
+        if offset == 0:
+            torch.manual_seed(rng.fold(self.seed, "before_epoch", epoch, self.rank))
+            self.method.before_epoch(epoch, Pictures(self.images, self.method.data, self.device))
+        order = self._order(epoch)[offset * self.batch_size :]
+        count = min(self.per_epoch - offset, last_step - self.step)
+        batches = list(order.split(self.batch_size)[:count])
+        frames = self._frames(batches)
+        for index, pixels in self.images.stream(batches):
+            batch = self._batch(epoch, *_refill(index, pixels, self.batch_size), frames)
+            loss = self._train_step(epoch, batch)
+            self.clock.tick()
+            self._show(bar, loss)
+            if self.step % self.per_epoch == 0:
+                self._close_epoch(epoch)
+            wait = time.monotonic() - self.saved_at
+            if wait >= self.cfg.checkpoint_seconds and self.step < self.total:
+                self._save()
+
+    def _order(self, epoch: int) -> Tensor:
+        """The epoch's order of pictures: each once, or drawn by the method's weights."""
+        draw = rng.generator(self.seed, "order", epoch)
+        weights = self.method.sample_weights()
+        if weights is None:
+            return torch.randperm(len(self.split), generator=draw)
+        return torch.multinomial(weights.cpu(), len(self.split), replacement=True, generator=draw)
+
+    def _frames(self, batches: list[Tensor]) -> Any:
+        if "frames" not in self.method.needs:
+            return None
+        assert self.split.frames is not None
+        return self.split.frames.stream(batches)
+
+    def _batch(self, epoch: int, index: Tensor, pixels: Tensor, frames: Any) -> Batch:
+        needs, split = self.method.needs, self.split
+        sources = {"image": pixels.to(self.device, non_blocking=True)}
+        if frames is not None:
+            sources["frame"] = next(frames)[1].to(self.device, non_blocking=True)
+        aspect = split.images.aspect
+        aspect = None if aspect is None else aspect[index].to(self.device)
+        views = {
+            view.name: render(view, sources[view.source], self._rng(epoch, view), aspect)
+            for view in self.views
+        }
+        label = split.labels if "labels" in needs else None
+        motion = split.motion if "frames" in needs else None
+        text = split.text if "text" in needs else None
+        return Batch(
+            views=views,
+            index=index.to(self.device),
+            label=None if label is None else label[index].to(self.device),
+            text=None if text is None else tuple(text[i] for i in index.tolist()),
+            motion=None if motion is None else motion[index].to(self.device),
+        )
+
+    def _rng(self, epoch: int, view: View) -> torch.Generator:
+        names = (self.seed, epoch, self.step, self.rank, "view", view.name)
+        return rng.generator(*names, device=self.device)
+
+    def _train_step(self, epoch: int, batch: Batch) -> Tensor:
+        logged: dict[str, Tensor] = {}
+        where = (self.seed, epoch, self.step, self.rank)
+        for phase in self.method.phases:
+            # Dropout and the like draw from the global generator: name this step in it too.
+            torch.manual_seed(rng.fold(*where, "global", phase))
+            step = Step(
+                phase=phase,
+                epoch=epoch,
+                epochs=self.epochs,
+                index=self.step,
+                total=self.total,
+                rng=rng.generator(*where, "loss", phase, device=self.device),
+            )
+            self.method.zero_grad(set_to_none=True)
+            with self.fabric.autocast():
+                loss = self.method.loss(batch, step)
+            self.fabric.backward(loss)
+            self.method.after_backward(step)
+            spec, optimizer = self.specs[phase], self.optimizers[phase]
+            if spec.clip_grad_norm is not None:
+                nn.utils.clip_grad_norm_(self.parameters[phase], spec.clip_grad_norm)
+            optim.schedule(
+                optimizer, spec, self.step, self.per_epoch, self.total, self.batch_size
+            )
+            optimizer.step()
+            with torch.no_grad():
+                self.method.after_step(step)
+            self.finite &= loss.detach().isfinite()
+            name = "loss" if len(self.method.phases) == 1 else f"loss_{phase}"
+            logged |= {name: loss.detach()} | step.logged
+        for name, value in logged.items():
+            self.sums[name] = self.sums.get(name, 0) + value.float()  # type: ignore[operator]
+        self.step += 1
+        return next(iter(logged.values()))
+
+    def _show(self, bar: Any, loss: Tensor) -> None:
+        # Reading the loss waits for a GPU, so it is done a few times a second at the most.
+        if not self.clock.due():
+            bar.advance()
+            return
+        self._check_finite()
+        bar.advance(text=f"loss {loss.item():.3f}  {self.clock.rate():,.0f} images/s")
+
+    def _close_epoch(self, epoch: int) -> None:
+        row = {name: (value / self.per_epoch).item() for name, value in self.sums.items()}
+        self.history.append({"epoch": float(epoch), **row})
+        self.sums = {}
+        self._check_finite()
+        if not self.reporter.console.is_terminal:
+            values = "  ".join(f"{name} {value:.3f}" for name, value in row.items())
+            self.reporter.line(
+                f"epoch {epoch + 1}/{self.epochs}  {values}  {self.clock.rate():,.0f} images/s"
+            )
+
+    def _check_finite(self) -> None:
+        if not self.finite.item():
+            raise _Diverged
+
+    def _save(self) -> None:
+        self._check_finite()  # the last good checkpoint is never replaced by a bad one
+        state = {
+            "method": self.method.state_dict(),
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "step": self.step,
+            "seconds": self._seconds(),
+            "history": self.history,
+            "sums": self.sums,
+        }
+        checkpoint.save(self.folder, state)
+        self.saved_at = time.monotonic()
+
+    def _restore(self) -> None:
+        state = checkpoint.load(self.folder, self.device, self.reporter)
+        if state is None:
+            return
+        self.method.load_state_dict(state["method"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.step, self.seconds_before = state["step"], state["seconds"]
+        self.history, self.sums = state["history"], state["sums"]
+        self.reporter.line(f"resuming after step {self.step:,} of {self.total:,}")
+
+
+class _Diverged(Exception):
+    """The loss is no longer finite."""
+
+
+class _Throughput:
+    """Pictures per second after the warm-up steps."""
+
+    def __init__(self, batch_size: int, device: torch.device) -> None:
+        self._batch_size, self._gpu = batch_size, device.type == "cuda"
+        self._steps = 0
+        self._start = self._shown = time.perf_counter()
+        self._steps_at_start = 0
+
+    def tick(self) -> None:
+        self._steps += 1
+        if self._steps == WARMUP_STEPS:
+            if self._gpu:
+                torch.cuda.synchronize()
+            self._start, self._steps_at_start = time.perf_counter(), self._steps
+
+    def due(self) -> bool:
+        """Whether the display should change now; about twice a second."""
+        now = time.perf_counter()
+        if now - self._shown < 0.5:
+            return False
+        self._shown = now
+        return True
+
+    def rate(self) -> float:
+        """Pictures per second."""
+        if self._gpu:
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - self._start
+        return (self._steps - self._steps_at_start) * self._batch_size / max(seconds, 1e-9)
+
+
+def _refill(index: Tensor, pixels: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """A full batch again where broken pictures were left out: its first pictures, repeated."""
+    missing = batch_size - len(index)
+    if missing <= 0:
+        return index, pixels
+    if len(index) == 0:
+        raise BenchError("every picture of a batch is broken; remove the broken ones")
+    again = torch.arange(missing) % len(index)
+    return torch.cat([index, index[again]]), torch.cat([pixels, pixels[again.to(pixels.device)]])

@@ -1,0 +1,340 @@
+"""One run: configuration -> pretraining (or its reuse) -> frozen encoder -> protocol -> record."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+
+from bench import backbones, checkpoint, engine, environment, files, record, rng
+from bench.api import DataInfo, Encoder, Method, Scores, View
+from bench.data.dataset import DataSet, Split
+from bench.engine import EngineConfig, Trained
+from bench.errors import BenchError
+from bench.features import Evaluation, FeatureStore, weights_digest
+from bench.progress import Reporter
+from bench.record import Record
+from bench.resolve import Resolved, deviations
+
+ENGINE_VERSION = 1  # part of every pretraining's identity; bump when the loop's numbers change
+COLLAPSED_STD = 0.05  # of the 1/sqrt(D) that features spread evenly over the sphere have
+
+
+@dataclass
+class Outcome:
+    """A finished run: its record as stored, and the numbers of this very run beside it."""
+
+    record: Record
+    path: Path
+    scores: Scores | None
+    reproduced: bool = False  # the record was there before; it stands
+
+
+def run(
+    resolved: Resolved,
+    data: DataSet,
+    results: Path,
+    reporter: Reporter,
+    resume: bool = True,
+) -> Outcome:
+    """Do what `resolved` says on `data`, and store the record under `results`.
+
+    `resume=False` trains from the start, whatever an earlier run of the configuration left.
+
+    Raises:
+        BenchError: bad input, a full disk, or the same pretraining going on in another process.
+    """
+    cfg = resolved.engine
+    device = cfg.fabric().device
+    split = data.train if "labels" in resolved.method.needs else data.full
+    _check_needs(resolved, data.info, split)
+    method = _build(resolved, replace(data.info, n_train=len(split)))
+    identity = _pretrain_identity(resolved, split, method)
+    folder = files.cache_root() / "runs" / record.run_id(identity)
+    trained, reused = Trained("ok"), False
+    message: str | None = None
+    scores: Scores | None = None
+    collapse: record.CollapseRecord | None = None
+    seconds: float | None = None
+    status: record.Status = "ok"
+    try:
+        if resolved.method_cfg.epochs:
+            trained, reused = _pretrain(method, split, resolved, folder, reporter, resume)
+        else:
+            method.to(device)
+        status = trained.status
+        if status == "diverged":
+            message = f"the loss is not finite; the last good checkpoint is in {folder}"
+        else:
+            started = time.perf_counter()
+            encoder = method.encoder().requires_grad_(False).eval()
+            tag = json.dumps([resolved.method_name, identity["config"]], sort_keys=True)
+            store = FeatureStore(
+                files.cache_root() / "features", encoder, tag, device, reporter
+            )
+            evaluation = Evaluation(data, store)
+            collapse = _collapse(encoder, evaluation)
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(rng.fold(resolved.seed, "protocol", resolved.protocol_name))
+                scores = resolved.protocol().run(
+                    encoder, evaluation, resolved.protocol_cfg, resolved.seed
+                )
+            seconds = time.perf_counter() - started
+            if store.extracted == 0:
+                reporter.line("every feature came from the cache; nothing was extracted again")
+            if _is_collapsed(collapse, encoder.dim):
+                status = "collapsed"
+                message = "every picture has nearly the same representation"
+    except torch.OutOfMemoryError:
+        status, message = "oom", "out of memory; use a smaller --batch-size or --precision bf16"
+    identity |= {"protocol": resolved.tree()["protocol"], "test": data.test.digest}
+    made = Record(
+        run_id=record.run_id(identity),
+        created=record.now(),
+        status=status,
+        seed=resolved.seed,
+        method=record.MethodRecord(
+            name=resolved.method_name,
+            version=resolved.method.version,
+            config=resolved.method_cfg.model_dump(mode="json"),
+            deviations=tuple(deviations(resolved.method, resolved.method_cfg)),
+            recipe=resolved.recipe,
+            labels_used="labels" in resolved.method.needs,
+            source_sha256=_source(resolved.method),
+        ),
+        backbone=_backbone_name(resolved),
+        pretraining=record.PretrainRecord(
+            id=folder.name,
+            data=data.info.name,
+            data_digest=split.digest,
+            split=split.name,
+            pictures=len(split) if resolved.method_cfg.epochs else 0,
+            views=[_view(view) for view in method.views()],
+            epochs=resolved.method_cfg.epochs,
+            images_seen=trained.images_seen,
+            batch_size=resolved.method_cfg.batch_size,
+            precision=cfg.precision,
+        ),
+        data=record.DataRecord(
+            name=data.info.name,
+            digest=data.info.digest,
+            splits={
+                part.name: record.SplitRecord(digest=part.digest, size=len(part))
+                for part in (data.train, data.val, data.test)
+            },
+        ),
+        protocol=record.ProtocolRecord(
+            name=resolved.protocol_name,
+            version=resolved.protocol.version,
+            config=resolved.protocol_cfg.model_dump(mode="json"),
+            selection=scores.selected if scores else {},
+        ),
+        metric=record.MetricRecord(**asdict(resolved.protocol.metric)),
+        metrics=scores.metrics if scores else {},
+        per_layer=scores.per_layer if scores else {},
+        collapse=collapse,
+        cost=record.CostRecord(
+            pretrain_seconds=trained.seconds if trained.images_seen else None,
+            pretrain_images_per_second=trained.images_per_second or None,
+            eval_seconds=seconds,
+            peak_memory_bytes=trained.peak_memory,
+            warmup_excluded=True,
+            reused_pretraining=reused,
+        ),
+        environment=environment.describe(device),
+        checkpoint_sha256=_checkpoint_sha256(folder),
+        log={k: v for k, v in trained.history[-1].items() if k != "epoch"} if trained.history else {},
+        message=message,
+    )
+    return _store(made, scores, results)
+
+
+def _store(made: Record, scores: Scores | None, results: Path) -> Outcome:
+    """Write the record, unless this run was recorded before: the first account stands then."""
+    path = record.path_of(results, made)
+    if path.exists():
+        before = record.read(path)
+        if before.status == "ok":
+            return Outcome(before, path, scores, reproduced=True)
+    predictions = None
+    if scores and scores.predictions is not None and scores.labels is not None:
+        predictions = (scores.predictions.cpu().numpy(), scores.labels.cpu().numpy())
+    path = record.write(results, made, predictions)
+    return Outcome(record.read(path), path, scores)
+
+
+def _check_needs(resolved: Resolved, info: DataInfo, split: Split) -> None:
+    for need in sorted(resolved.method.needs - {"pretrained"}):
+        if need not in info.has:
+            raise BenchError(f"method {resolved.method_name} needs {need}; {info.name} has none")
+    for need in sorted(resolved.protocol.requires):
+        if need not in info.has:
+            raise BenchError(
+                f"protocol {resolved.protocol_name} needs {need}; {info.name} has none"
+            )
+    batch = resolved.method_cfg.batch_size
+    if resolved.method_cfg.epochs and batch > len(split):
+        raise BenchError(
+            f"a batch of {batch} needs that many pictures; {info.name} has {len(split)}. "
+            "Use a smaller --batch-size"
+        )
+
+
+def _build(resolved: Resolved, info: DataInfo) -> Method:
+    """The method at its initialisation, which the seed alone decides."""
+    pretrained = "pretrained" in resolved.method.needs
+    cfg: Any = resolved.method_cfg
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.fold(resolved.seed, "init"))
+        backbone = backbones.build(
+            resolved.backbone,
+            cfg.input_size if pretrained else info.size,
+            pretrained and cfg.weights is None,
+            **resolved.backbone_options,
+        )
+        return resolved.method(cfg, backbone, info)
+
+
+def _pretrain_identity(resolved: Resolved, split: Split, method: Method) -> dict[str, Any]:
+    tree = resolved.tree()
+    identity = {
+        "engine": ENGINE_VERSION,
+        "method": tree["method"]["name"],
+        "version": tree["method"]["version"],
+        "config": tree["method"]["config"],
+        "source": _source(resolved.method),
+        "backbone": tree["backbone"],
+        "data": split.digest,
+        "seed": resolved.seed,
+        "device": resolved.engine.device,
+        "precision": resolved.engine.precision,
+        "compile": resolved.engine.compile,
+    }
+    if "pretrained" in resolved.method.needs:
+        identity["weights"] = weights_digest(method)  # a file's name says nothing of its content
+    return identity
+
+
+def _pretrain(
+    method: Method,
+    split: Split,
+    resolved: Resolved,
+    folder: Path,
+    reporter: Reporter,
+    resume: bool,
+) -> tuple[Trained, bool]:
+    """Train, or take the finished weights of the same pretraining; the flag says which."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        done = folder / "trained.json"
+        if not resume:
+            done.unlink(missing_ok=True)
+            checkpoint.clear(folder)
+        if done.exists():
+            trained = _load_finished(method, folder, resolved.engine)
+            reporter.line(f"pretraining {folder.name} was done before; nothing is trained again")
+            return trained, True
+        files.write_text(folder / "config.json", json.dumps(resolved.tree(), indent=2) + "\n")
+        trained = engine.fit(
+            method,
+            split,
+            resolved.engine,
+            seed=resolved.seed,
+            folder=folder,
+            reporter=reporter,
+        )
+        if trained.status == "ok":
+            weights = to_safetensors(
+                {k: v.detach().cpu().contiguous().clone() for k, v in method.state_dict().items()}
+            )
+            final = folder / "final.safetensors"
+            files.write_atomic(final, lambda file: file.write(weights))
+            summary = {**asdict(trained), "sha256": files.sha256_file(final)}
+            files.write_text(done, json.dumps(summary, indent=2) + "\n")
+            checkpoint.clear(folder)
+        return trained, False
+
+
+def _load_finished(method: Method, folder: Path, cfg: EngineConfig) -> Trained:
+    try:
+        summary = json.loads((folder / "trained.json").read_text())
+        sha256 = summary.pop("sha256")
+        trained = Trained(**summary)
+        path = folder / "final.safetensors"
+        if files.sha256_file(path) != sha256:
+            raise ValueError(f"{path.name} does not have the sha256 it was written with")
+        method.load_state_dict(load_file(path))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BenchError(
+            f"the finished weights in {folder} are damaged: {reason}. "
+            "Put back a good copy, or delete that folder to train again"
+        ) from error
+    method.to(cfg.fabric().device)
+    return trained
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BenchError(
+            f"this configuration is being trained by another process (lock {folder / 'lock'}); "
+            "wait for it and run again, the result will be reused"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _collapse(encoder: Encoder, evaluation: Evaluation) -> record.CollapseRecord:
+    """Spread of the L2-normalised validation features, and RankMe's effective rank."""
+    features = evaluation.val.features(encoder)["output"][:2048].double()
+    features = torch.nn.functional.normalize(features, dim=1)
+    share = torch.linalg.svdvals(features)
+    share = share / share.sum().clamp_min(1e-12)
+    entropy = -(share * (share + 1e-12).log()).sum()
+    return record.CollapseRecord(
+        feature_std=features.std(0, correction=0).mean().item(),
+        effective_rank=entropy.exp().item(),
+    )
+
+
+def _is_collapsed(collapse: record.CollapseRecord, dim: int) -> bool:
+    return collapse.feature_std * dim**0.5 < COLLAPSED_STD
+
+
+def _checkpoint_sha256(folder: Path) -> str | None:
+    final = folder / "final.safetensors"
+    return files.sha256_file(final) if final.exists() else None
+
+
+def _source(method: type[Method]) -> str | None:
+    """The sha256 of a method's file where it is not one of ours."""
+    if method.__module__.startswith("methods."):
+        return None
+    path = inspect.getsourcefile(method)
+    return files.sha256_file(Path(path)) if path else None
+
+
+def _backbone_name(resolved: Resolved) -> str:
+    options = ",".join(f"{key}={value}" for key, value in resolved.backbone_options.items())
+    return f"{resolved.backbone}({options})" if options else resolved.backbone
+
+
+def _view(view: View) -> dict[str, Any]:
+    ops = [{"op": type(op).__name__, **op.model_dump(mode="json")} for op in view.ops]
+    return {"name": view.name, "size": view.size, "count": view.count, "ops": ops}
