@@ -243,7 +243,7 @@ class Method(nn.Module, ABC):
         return None
 
     def before_epoch(self, epoch: int, train: TrainSet) -> None:
-        """Relabel, or initialise from data. Called once per epoch; a resumed epoch does not repeat it."""
+        """Relabel, or initialise from data; a resumed epoch does not repeat it."""
 
     def after_backward(self, step: Step) -> None:
         """Edit gradients before the optimiser's step."""

@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported at module level, so that help and lists are instant."""
+"""The command line. Nothing heavy is imported at module level: help and lists are instant."""
 
 from __future__ import annotations
 
@@ -142,9 +142,7 @@ def run(
         raise typer.Exit(1)
 
 
-def _run_one(
-    resolved: Resolved, loaded: Any, results: Path, reporter: Any, resume: bool
-) -> Record:
+def _run_one(resolved: Resolved, loaded: Any, results: Path, reporter: Any, resume: bool) -> Record:
     from rich.console import Console
 
     from bench import runner, show

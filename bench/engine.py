@@ -147,14 +147,13 @@ class _Trainer:
         self.rank = self.fabric.global_rank
         self.split = split
         self.images = self._resident(split)
-        method.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        method.to(self.device, memory_format=torch.channels_last)
         if cfg.compile:
             method.backbone.compile()
         self.specs = {phase: method.optim(phase) for phase in method.phases}
         self.parameters = {phase: list(method.parameters_for(phase)) for phase in method.phases}
         self.optimizers = {
-            phase: optim.build(self.specs[phase], self.parameters[phase])
-            for phase in method.phases
+            phase: optim.build(self.specs[phase], self.parameters[phase]) for phase in method.phases
         }
         self.views = tuple(method.views())
         self.step = 0  # optimiser steps done
@@ -183,7 +182,7 @@ class _Trainer:
             try:
                 while self.step < last_step:
                     self._epoch(last_step, bar)
-            except _Diverged:
+            except _DivergedError:
                 return self._result("diverged")
             except KeyboardInterrupt:
                 self._save()
@@ -288,9 +287,7 @@ class _Trainer:
             spec, optimizer = self.specs[phase], self.optimizers[phase]
             if spec.clip_grad_norm is not None:
                 nn.utils.clip_grad_norm_(self.parameters[phase], spec.clip_grad_norm)
-            optim.schedule(
-                optimizer, spec, self.step, self.per_epoch, self.total, self.batch_size
-            )
+            optim.schedule(optimizer, spec, self.step, self.per_epoch, self.total, self.batch_size)
             optimizer.step()
             with torch.no_grad():
                 self.method.after_step(step)
@@ -298,7 +295,7 @@ class _Trainer:
             name = "loss" if len(self.method.phases) == 1 else f"loss_{phase}"
             logged |= {name: loss.detach()} | step.logged
         for name, value in logged.items():
-            self.sums[name] = self.sums.get(name, 0) + value.float()  # type: ignore[operator]
+            self.sums[name] = self.sums.get(name, 0) + value.float()
         self.step += 1
         return next(iter(logged.values()))
 
@@ -323,7 +320,7 @@ class _Trainer:
 
     def _check_finite(self) -> None:
         if not self.finite.item():
-            raise _Diverged
+            raise _DivergedError
 
     def _save(self) -> None:
         self._check_finite()  # the last good checkpoint is never replaced by a bad one
@@ -350,7 +347,7 @@ class _Trainer:
         self.reporter.line(f"resuming after step {self.step:,} of {self.total:,}")
 
 
-class _Diverged(Exception):
+class _DivergedError(Exception):
     """The loss is no longer finite."""
 
 

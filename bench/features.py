@@ -71,7 +71,8 @@ class FeatureStore:
         N falls short of the split's length by its undecodable pictures.
         """
         paths = {
-            layer: self._path(split, layer, max_dim, view, copies) for layer in dict.fromkeys(layers)
+            layer: self._path(split, layer, max_dim, view, copies)
+            for layer in dict.fromkeys(layers)
         }
         found = {layer: _read(path) for layer, path in paths.items()}
         missing = [layer for layer, file in found.items() if file is None]
@@ -95,7 +96,7 @@ class FeatureStore:
         key = hashlib.sha256("\x1f".join([*parts, "float32"]).encode()).hexdigest()[:24]
         return self.folder / f"{key}.safetensors"
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: views render in threads, where it does not hold
     def _extract(
         self,
         encoder: Encoder,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 import torch
-from timm.optim import Lars
+from timm.optim.lars import Lars
 from torch import nn
 
 from bench.api import OptimSpec
@@ -75,9 +75,7 @@ def schedule(
     for group in optimizer.param_groups:
         group["lr"] = lr
         if spec.weight_decay_end is not None and group["decays"]:
-            group["weight_decay"] = _cosine(
-                spec.weight_decay, spec.weight_decay_end, step, total
-            )
+            group["weight_decay"] = _cosine(spec.weight_decay, spec.weight_decay_end, step, total)
 
 
 def _cosine(start: float, end: float, step: int, total: int) -> float:

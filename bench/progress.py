@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar with time left, live loss and pictures per second."""
+"""What a person sees while a run goes on: a bar with time left, loss and pictures per second."""
 
 from __future__ import annotations
 

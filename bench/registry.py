@@ -45,14 +45,14 @@ def method(name: str) -> type[Method]:
     """The method class called `name`, or defined in the file `name`."""
     from bench.api import Method
 
-    return _load("methods", name, Method)
+    return _load("methods", name, Method)  # type: ignore[type-abstract]
 
 
 def protocol(name: str) -> type[Protocol]:
     """The protocol class called `name`, or defined in the file `name`."""
     from bench.api import Protocol
 
-    return _load("protocols", name, Protocol)
+    return _load("protocols", name, Protocol)  # type: ignore[type-abstract]
 
 
 def plain_name(name: str) -> str:

@@ -7,7 +7,7 @@ import inspect
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,109 +54,128 @@ def run(
     Raises:
         BenchError: bad input, a full disk, or the same pretraining going on in another process.
     """
-    cfg = resolved.engine
-    device = cfg.fabric().device
     split = data.train if "labels" in resolved.method.needs else data.full
     _check_needs(resolved, data.info, split)
     method = _build(resolved, replace(data.info, n_train=len(split)))
     identity = _pretrain_identity(resolved, split, method)
     folder = files.cache_root() / "runs" / record.run_id(identity)
-    trained, reused = Trained("ok"), False
-    message: str | None = None
-    scores: Scores | None = None
-    collapse: record.CollapseRecord | None = None
-    seconds: float | None = None
-    status: record.Status = "ok"
-    try:
-        if resolved.method_cfg.epochs:
-            trained, reused = _pretrain(method, split, resolved, folder, reporter, resume)
-        else:
-            method.to(device)
-        status = trained.status
-        if status == "diverged":
-            message = f"the loss is not finite; the last good checkpoint is in {folder}"
-        else:
-            started = time.perf_counter()
-            encoder = method.encoder().requires_grad_(False).eval()
-            tag = json.dumps([resolved.method_name, identity["config"]], sort_keys=True)
-            store = FeatureStore(
-                files.cache_root() / "features", encoder, tag, device, reporter
-            )
-            evaluation = Evaluation(data, store)
-            collapse = _collapse(encoder, evaluation)
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                torch.manual_seed(rng.fold(resolved.seed, "protocol", resolved.protocol_name))
-                scores = resolved.protocol().run(
-                    encoder, evaluation, resolved.protocol_cfg, resolved.seed
-                )
-            seconds = time.perf_counter() - started
-            if store.extracted == 0:
-                reporter.line("every feature came from the cache; nothing was extracted again")
-            if _is_collapsed(collapse, encoder.dim):
-                status = "collapsed"
-                message = "every picture has nearly the same representation"
-    except torch.OutOfMemoryError:
-        status, message = "oom", "out of memory; use a smaller --batch-size or --precision bf16"
     identity |= {"protocol": resolved.tree()["protocol"], "test": data.test.digest}
-    made = Record(
-        run_id=record.run_id(identity),
+    done = _Done(record.run_id(identity), folder)
+    try:
+        _train_and_measure(done, method, split, resolved, data, reporter, resume)
+    except torch.OutOfMemoryError:
+        done.status = "oom"
+        done.message = "out of memory; use a smaller --batch-size or --precision bf16"
+    return _store(_record(done, method, split, resolved, data), done.scores, results)
+
+
+@dataclass
+class _Done:
+    """What a run has come to so far."""
+
+    run_id: str
+    folder: Path  # of the pretraining's checkpoints
+    status: record.Status = "ok"
+    message: str | None = None
+    trained: Trained = field(default_factory=lambda: Trained("ok"))
+    reused: bool = False
+    collapse: record.CollapseRecord | None = None
+    scores: Scores | None = None
+    eval_seconds: float | None = None
+
+
+def _train_and_measure(
+    done: _Done,
+    method: Method,
+    split: Split,
+    resolved: Resolved,
+    data: DataSet,
+    reporter: Reporter,
+    resume: bool,
+) -> None:
+    device = resolved.engine.fabric().device
+    if resolved.method_cfg.epochs:
+        done.trained, done.reused = _pretrain(
+            method, split, resolved, done.folder, reporter, resume
+        )
+    method.to(device)
+    if done.trained.status == "diverged":
+        done.status = "diverged"
+        done.message = f"the loss is not finite; the last good checkpoint is in {done.folder.name}"
+        return
+    started = time.perf_counter()
+    encoder = method.encoder().requires_grad_(False).eval()
+    # The weights are hashed by the store; this names the code around them.
+    tag = record.canonical([resolved.method_name, method.version, resolved.method_cfg, method.data])
+    store = FeatureStore(files.cache_root() / "features", encoder, tag, device, reporter)
+    evaluation = Evaluation(data, store)
+    done.collapse = _collapse(encoder, evaluation)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(rng.fold(resolved.seed, "protocol", resolved.protocol_name))
+        done.scores = resolved.protocol().run(
+            encoder, evaluation, resolved.protocol_cfg, resolved.seed
+        )
+    done.eval_seconds = time.perf_counter() - started
+    if store.extracted == 0:
+        reporter.line("every feature came from the cache; nothing was extracted again")
+    if done.collapse.feature_std * encoder.dim**0.5 < COLLAPSED_STD:
+        done.status = "collapsed"
+        done.message = "every picture has nearly the same representation"
+
+
+def _record(done: _Done, method: Method, split: Split, resolved: Resolved, data: DataSet) -> Record:
+    cfg, trained, scores = resolved.method_cfg, done.trained, done.scores
+    tree = resolved.tree()
+    parts = (data.train, data.val, data.test)
+    return Record(
+        run_id=done.run_id,
         created=record.now(),
-        status=status,
+        status=done.status,
         seed=resolved.seed,
         method=record.MethodRecord(
-            name=resolved.method_name,
-            version=resolved.method.version,
-            config=resolved.method_cfg.model_dump(mode="json"),
-            deviations=tuple(deviations(resolved.method, resolved.method_cfg)),
-            recipe=resolved.recipe,
-            labels_used="labels" in resolved.method.needs,
+            **tree["method"],
+            deviations=tuple(deviations(resolved.method, cfg)),
+            labels_used="labels" in method.needs,
             source_sha256=_source(resolved.method),
         ),
         backbone=_backbone_name(resolved),
         pretraining=record.PretrainRecord(
-            id=folder.name,
+            id=done.folder.name,
             data=data.info.name,
             data_digest=split.digest,
             split=split.name,
-            pictures=len(split) if resolved.method_cfg.epochs else 0,
+            pictures=len(split) if cfg.epochs else 0,
             views=[_view(view) for view in method.views()],
-            epochs=resolved.method_cfg.epochs,
+            epochs=cfg.epochs,
             images_seen=trained.images_seen,
-            batch_size=resolved.method_cfg.batch_size,
-            precision=cfg.precision,
+            batch_size=cfg.batch_size,
+            precision=resolved.engine.precision,
         ),
         data=record.DataRecord(
             name=data.info.name,
             digest=data.info.digest,
-            splits={
-                part.name: record.SplitRecord(digest=part.digest, size=len(part))
-                for part in (data.train, data.val, data.test)
-            },
+            splits={p.name: record.SplitRecord(digest=p.digest, size=len(p)) for p in parts},
         ),
         protocol=record.ProtocolRecord(
-            name=resolved.protocol_name,
-            version=resolved.protocol.version,
-            config=resolved.protocol_cfg.model_dump(mode="json"),
-            selection=scores.selected if scores else {},
+            **tree["protocol"], selection=scores.selected if scores else {}
         ),
         metric=record.MetricRecord(**asdict(resolved.protocol.metric)),
         metrics=scores.metrics if scores else {},
         per_layer=scores.per_layer if scores else {},
-        collapse=collapse,
+        collapse=done.collapse,
         cost=record.CostRecord(
-            pretrain_seconds=trained.seconds if trained.images_seen else None,
-            pretrain_images_per_second=trained.images_per_second or None,
-            eval_seconds=seconds,
+            pretrain_seconds=trained.seconds if cfg.epochs else None,
+            pretrain_images_per_second=trained.images_per_second if cfg.epochs else None,
+            eval_seconds=done.eval_seconds,
             peak_memory_bytes=trained.peak_memory,
             warmup_excluded=True,
-            reused_pretraining=reused,
+            reused_pretraining=done.reused,
         ),
-        environment=environment.describe(device),
-        checkpoint_sha256=_checkpoint_sha256(folder),
-        log={k: v for k, v in trained.history[-1].items() if k != "epoch"} if trained.history else {},
-        message=message,
+        environment=environment.describe(resolved.engine.fabric().device),
+        checkpoint_sha256=_checkpoint_sha256(done.folder),
+        log={k: v for row in trained.history[-1:] for k, v in row.items() if k != "epoch"},
+        message=done.message,
     )
-    return _store(made, scores, results)
 
 
 def _store(made: Record, scores: Scores | None, results: Path) -> Outcome:
@@ -311,10 +330,6 @@ def _collapse(encoder: Encoder, evaluation: Evaluation) -> record.CollapseRecord
         feature_std=features.std(0, correction=0).mean().item(),
         effective_rank=entropy.exp().item(),
     )
-
-
-def _is_collapsed(collapse: record.CollapseRecord, dim: int) -> bool:
-    return collapse.feature_std * dim**0.5 < COLLAPSED_STD
 
 
 def _checkpoint_sha256(folder: Path) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.api import Backbone, Encoder, MethodConfig, Untrained
@@ -53,8 +53,8 @@ class _Renormalised(Encoder):
             torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std, cfg.mean, cfg.std)
         )
         # (x * data_std + data_mean - own_mean) / own_std, as one multiplication and one addition.
-        self.register_buffer("scale", data_std / own_std)
-        self.register_buffer("shift", (data_mean - own_mean) / own_std)
+        self.scale = nn.Buffer(data_std / own_std)
+        self.shift = nn.Buffer((data_mean - own_mean) / own_std)
 
     def _prepare(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.size:
@@ -64,7 +64,8 @@ class _Renormalised(Encoder):
         return x * self.scale + self.shift
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.backbone(self._prepare(x))
+        out: Tensor = self.backbone(self._prepare(x))
+        return out
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         return self.backbone.maps(self._prepare(x))

@@ -77,7 +77,7 @@ class RotNet(Method):
 
 
 def rotations(x: Tensor, angles: Sequence[int]) -> Tensor:
-    """`x` `[B, C, s, s]` turned by each angle (degrees, counter-clockwise): `[angles * B, C, s, s]`.
+    """`x` `[B, C, s, s]` turned counter-clockwise by each angle, degrees: `[angles * B, C, s, s]`.
 
     Multiples of 90 are exact. Where any other angle is asked for, corners would give it away, so
     all angles get the same circular mask, filled with 0 (the mean of normalised pictures).

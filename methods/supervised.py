@@ -40,6 +40,7 @@ class Supervised(Method):
 
     def loss(self, batch: Batch, step: Step) -> Tensor:
         """Cross-entropy over the classes."""
+        assert batch.label is not None
         logits = self.head(self.backbone(batch.view("crop")))
         step.log("train_top1", 100 * (logits.argmax(1) == batch.label).float().mean())
         loss: Tensor = F.cross_entropy(logits, batch.label)

@@ -1,0 +1,151 @@
+"""The whole page: how to read it, then one section per group."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from urllib.parse import quote
+
+import pandas as pd
+
+from bench.leaderboard.groups import REFERENCES, Group, differences, flatten
+from bench.leaderboard.ranking import Place, places
+from bench.leaderboard.statistics import LEVEL, RESAMPLES
+from bench.leaderboard.tables import (
+    UNPAIRED,
+    layers_table,
+    published_table,
+    results_table,
+    status,
+)
+
+COMMAND = "bench leaderboard"
+INTRODUCTION = f"""\
+# Leaderboard
+
+Computed by `{COMMAND}` from [the records]({{link}}); never edited by hand.
+
+- **One table is one comparison:** the same data, protocol, backbone and pretraining budget.
+  Numbers of different tables are not ranked against each other.
+- **Numbers** are means over n seeds ± half the {LEVEL:.0%} interval of Student's t, on test
+  pictures that no choice was made on. Every seed links to its record.
+- **Ranks** are shared where a paired bootstrap over the test pictures ({RESAMPLES:,} resamples,
+  {LEVEL:.0%}) cannot tell a row from the first of its rank. A row with a seed that did not end
+  well is shown, and not ranked.
+- ***floor*** (raw pixels, an untrained network) and ***ceiling*** (training with all labels, for
+  as long as that takes) say how much there is to win.
+"""
+
+
+def render(
+    groups: Sequence[Group],
+    problems: Sequence[str],
+    published: pd.DataFrame,
+    results: Path,
+    link: str,
+) -> str:
+    """The page as markdown.
+
+    Args:
+        groups: what to show, in order.
+        problems: a line on each file that was left out.
+        published: the published table, or an empty one.
+        results: the results folder, for the predictions.
+        link: the same folder, seen from the page.
+    """
+    blocks = [INTRODUCTION.format(link=quote(link)).rstrip()]
+    if not groups:
+        blocks.append("There are no records yet: `bench run` writes them.")
+    titles = _titles(groups)
+    for data, members in groupby(
+        zip(groups, titles, strict=True), key=lambda pair: pair[0].setting.data
+    ):
+        blocks.append(f"## {data}")
+        for group, title in members:
+            blocks.append(f"### {title}")
+            blocks.extend(_section(group, published, results, link))
+    if problems:
+        blocks.append("## Left out")
+        blocks.append("\n".join(f"- {_inline(problem)}" for problem in problems))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _section(group: Group, published: pd.DataFrame, results: Path, link: str) -> Iterator[str]:
+    ordered = places(group, results)
+    test = group.any_record.data.splits.get("test")
+    size = f"{test.size:,} test pictures, data" if test else "Data"
+    yield f"{size} digest `{group.setting.data_digest}`."
+    yield results_table(ordered, link)
+    yield from _footnotes(ordered)
+    if layers := layers_table(ordered):
+        name = group.metric.name
+        yield f"<details><summary>{name} by layer</summary>\n\n{layers}\n\n</details>"
+    if beside := published_table(ordered, published):
+        yield "**Beside published numbers**"
+        yield beside
+
+
+def _footnotes(ordered: Sequence[Place]) -> Iterator[str]:
+    present = {entry.record.method.name for place in ordered for entry in place.row.entries}
+    if missing := [
+        f"`{name}` ({role})" for name, role in REFERENCES.items() if name not in present
+    ]:
+        yield f"Not measured here yet: {', '.join(missing)}."
+    if any(place.rank and not place.paired for place in ordered):
+        yield (
+            f"{UNPAIRED} Without predictions to pair, rows share a rank while their intervals "
+            "overlap; one seed has no interval, so it ties."
+        )
+    reasons = [
+        f"- `{place.row.label}` seed {entry.record.seed}, {entry.record.status}: "
+        f"{_inline(entry.record.message)}"
+        for place in ordered
+        if status(place.row)
+        for entry in place.row.entries
+        if entry.record.message
+    ]
+    if reasons:
+        yield "\n".join(reasons)
+
+
+def _titles(groups: Sequence[Group]) -> list[str]:
+    """Headings within a data set; digests only where they alone tell two groups apart."""
+    titles = [_title(group, groups) for group in groups]
+    often = Counter(zip((group.setting.data for group in groups), titles, strict=True))
+    return [
+        f"{title} · {_digests(group)}" if often[group.setting.data, title] > 1 else title
+        for group, title in zip(groups, titles, strict=True)
+    ]
+
+
+def _title(group: Group, groups: Sequence[Group]) -> str:
+    setting = group.setting
+    protocol = f"{setting.protocol}@{setting.protocol_version}"
+    configs = {
+        other.setting.protocol_config: dict(flatten(other.any_record.protocol.config))
+        for other in groups
+        if other.setting[2:4] == setting[2:4]
+    }
+    apart = dict(zip(configs, differences(list(configs.values())), strict=True))
+    if apart[setting.protocol_config]:
+        protocol += f" ({apart[setting.protocol_config]})"
+    parts = [protocol, setting.backbone]
+    if group.budget is not None:
+        budget = group.budget
+        epochs = f"{budget.epochs} epoch{'s' * (budget.epochs != 1)}"
+        seen = f"{epochs} on {budget.pictures:,} pictures of {budget.data}"
+        parts.append(seen if budget.epochs else "not trained here")
+    return " · ".join(parts)
+
+
+def _digests(group: Group) -> str:
+    budget = group.budget
+    pretraining = f", {budget.split} {budget.data_digest}" if budget else ""
+    return f"data {group.setting.data_digest}{pretraining}"
+
+
+def _inline(text: str | None) -> str:
+    """Text from outside on one line, harmless to the page's layout."""
+    return " ".join((text or "").split()).replace("<", "&lt;").replace("|", "\\|")

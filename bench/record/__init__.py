@@ -1,0 +1,52 @@
+"""The result record: one JSON file per run, protocol and seed, written once and readable for ever.
+
+Imports no torch, so that the leaderboard and the command line stay quick.
+"""
+
+from bench.record.schema import (
+    CollapseRecord,
+    CostRecord,
+    DataRecord,
+    EnvironmentRecord,
+    MethodRecord,
+    MetricRecord,
+    PretrainRecord,
+    ProtocolRecord,
+    Record,
+    SplitRecord,
+    Status,
+    canonical,
+    now,
+    run_id,
+)
+from bench.record.store import (
+    Predictions,
+    load_all,
+    path_of,
+    read,
+    read_predictions,
+    write,
+)
+
+__all__ = [
+    "CollapseRecord",
+    "CostRecord",
+    "DataRecord",
+    "EnvironmentRecord",
+    "MethodRecord",
+    "MetricRecord",
+    "Predictions",
+    "PretrainRecord",
+    "ProtocolRecord",
+    "Record",
+    "SplitRecord",
+    "Status",
+    "canonical",
+    "load_all",
+    "now",
+    "path_of",
+    "read",
+    "read_predictions",
+    "run_id",
+    "write",
+]

@@ -1,0 +1,77 @@
+"""From the command line's words to a frozen configuration."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import registry, resolve
+from bench.errors import BenchError
+
+ROTNET = registry.method("rotnet")
+
+
+def test_sets_are_json_or_text() -> None:
+    parsed = resolve.parse_sets(["method.angles=[0,180]", "engine.device=cpu", "data.limit=100"])
+    assert parsed["method"] == {"angles": [0, 180]}
+    assert parsed["engine"] == {"device": "cpu"}
+    assert parsed["data"] == {"limit": 100}
+
+
+@pytest.mark.parametrize(
+    ("pair", "fault"),
+    [
+        ("lr=1", "not of the form"),
+        ("method.lr", "not of the form"),
+        ("metod.lr=1", "did you mean method"),
+    ],
+)
+def test_a_malformed_set_is_refused(pair: str, fault: str) -> None:
+    with pytest.raises(BenchError, match=fault):
+        resolve.parse_sets([pair])
+
+
+def test_a_misspelt_key_suggests_the_nearest() -> None:
+    with pytest.raises(BenchError, match="did you mean weight_decay"):
+        resolve.method_config(ROTNET, "rotnet", "paper", {"weight_deca": 1})
+    with pytest.raises(BenchError, match="did you mean limit"):
+        resolve.data_options({"limt": 3})
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [({"lr": "fast"}, "method rotnet: lr: "), ({"angles": [90, 90]}, "two different angles")],
+)
+def test_an_invalid_value_names_its_key(values: dict[str, object], fault: str) -> None:
+    with pytest.raises(BenchError, match=fault):
+        resolve.method_config(ROTNET, "rotnet", "paper", values)
+
+
+def test_the_papers_name_means_the_papers_defaults() -> None:
+    """Gidaris 2018, the official CIFAR-10 configuration."""
+    cfg = resolve.method_config(ROTNET, "rotnet", "paper", {})
+    assert cfg.model_dump() == {
+        "epochs": 200,
+        "batch_size": 128,
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "schedule": "step",
+        "angles": (0, 90, 180, 270),
+    }
+    assert resolve.deviations(ROTNET, cfg) == list(ROTNET.deviations)
+
+
+def test_every_changed_setting_is_a_listed_deviation() -> None:
+    cfg = resolve.method_config(ROTNET, "rotnet", "paper", {"angles": (0, 180), "epochs": 3})
+    changed = resolve.deviations(ROTNET, cfg)[len(ROTNET.deviations) :]
+    assert changed == ["epochs = 3 (paper: 200)", "angles = 0,180 (paper: 0,90,180,270)"]
+
+
+@pytest.mark.parametrize(("size", "recipe"), [(32, "small"), (64, "small"), (96, "paper")])
+def test_small_pictures_take_the_small_recipe(size: int, recipe: str) -> None:
+    assert resolve.pick_recipe("auto", ROTNET, "rotnet", size) == recipe
+
+
+def test_an_unknown_recipe_suggests_the_nearest() -> None:
+    with pytest.raises(BenchError, match="did you mean paper"):
+        resolve.pick_recipe("papr", ROTNET, "rotnet", 32)
