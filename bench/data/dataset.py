@@ -18,6 +18,9 @@ from bench.rng import generator
 VAL_SHARE, VAL_CAP = 0.1, 5_000  # validation: a tenth of train, at most 5,000 pictures
 
 
+Masks = Tensor | Sequence[Tensor]  # one `[N, H, W]`, or a mask each where sizes differ
+
+
 class Images(ABC):
     """N pictures of one stored size, uint8 RGB `[3, H, W]` each."""
 
@@ -89,8 +92,8 @@ class Split:
     labels: Tensor | None = None  # [N] int64
     multilabel: Tensor | None = None  # [N, C] int8: 1 present, 0 absent, -1 difficult
     boxes: tuple[Boxes, ...] | None = None
-    semantic: Sequence[Tensor] | None = None  # N masks [H, W] uint8: 0 ground, class + 1, 255 void
-    instances: Sequence[Tensor] | None = None  # N masks [H, W] uint8: 0 ground, object + 1, 255
+    semantic: Masks | None = None  # N masks [H, W] uint8: 0 ground, class + 1, 255 void
+    instances: Masks | None = None  # N masks [H, W] uint8: 0 ground, object + 1, 255
     text: tuple[str, ...] | None = None  # a caption each
     frames: Images | None = None  # the second frame of each picture
     motion: Tensor | None = None  # [N, k] camera motion between the two frames
@@ -102,10 +105,10 @@ class Split:
         """The pictures at `index` with all their labels, as a split called `name`."""
         at = index.tolist()
 
-        def pick(rows: Sequence[Tensor] | None) -> Sequence[Tensor] | None:
-            if rows is None or isinstance(rows, Tensor):
-                return None if rows is None else rows[index]
-            return [rows[i] for i in at]
+        def pick(masks: Masks | None) -> Masks | None:
+            if masks is None:
+                return None
+            return masks[index] if isinstance(masks, Tensor) else [masks[i] for i in at]
 
         return replace(
             self,

@@ -1,0 +1,63 @@
+"""AlexNet with batch norm, as RotNet trains it on ImageNet (arXiv 1803.07728, 1404.5997)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bench.api import Backbone
+from bench.errors import BenchError
+
+MIN_SIZE = 64
+# name: (kernel, stride, padding, inputs, outputs, whether a max-pool comes before it)
+CONVS = {
+    "conv1": (11, 4, 2, 3, 64, False),
+    "conv2": (5, 1, 2, 64, 192, True),
+    "conv3": (3, 1, 1, 192, 384, True),
+    "conv4": (3, 1, 1, 384, 256, False),
+    "conv5": (3, 1, 1, 256, 256, False),
+}
+POOLED = 6  # pool5 gives 6 x 6 at 224 px; other sizes are averaged to it
+HIDDEN = 4096
+
+
+class AlexNet(Backbone):
+    """Five convolutions and two fully connected layers; `forward` is fc7, `[B, 4096]`.
+
+    Maps are after ReLU and before any pool, as RotNet and Zhang et al. (arXiv 1603.08511) probe
+    them: conv1 is 64 x 55 x 55 at 224 px. fc6 and fc7 are `[B, 4096, 1, 1]`. Weights keep
+    PyTorch's default initialisation, as in RotNet's code.
+    """
+
+    layers = (*CONVS, "fc6", "fc7")
+    dim = HIDDEN
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        if size < MIN_SIZE:
+            raise BenchError(f"alexnet needs pictures of at least {MIN_SIZE} px, not {size}")
+        for name, (kernel, stride, padding, inputs, outputs, pooled) in CONVS.items():
+            conv = nn.Conv2d(inputs, outputs, kernel, stride, padding)
+            parts: list[nn.Module] = [nn.MaxPool2d(3, 2)] if pooled else []
+            parts += [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+            self.add_module(name, nn.Sequential(*parts))
+        self.pool5 = nn.Sequential(nn.MaxPool2d(3, 2), nn.AdaptiveAvgPool2d(POOLED), nn.Flatten())
+        self.fc6 = _fully_connected(CONVS["conv5"][4] * POOLED**2)
+        self.fc7 = _fully_connected(HIDDEN)
+
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """conv1 to conv5, fc6 and fc7."""
+        out = {}
+        for layer in CONVS:
+            out[layer] = x = self.get_submodule(layer)(x)
+        fc6 = self.fc6(self.pool5(x))
+        out["fc6"], out["fc7"] = fc6[:, :, None, None], self.fc7(fc6)[:, :, None, None]
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """fc7 after ReLU, `[B, 4096]`."""
+        return self.maps(x)["fc7"].flatten(1)
+
+
+def _fully_connected(inputs: int) -> nn.Sequential:
+    linear = nn.Linear(inputs, HIDDEN, bias=False)
+    return nn.Sequential(linear, nn.BatchNorm1d(HIDDEN), nn.ReLU(inplace=True))

@@ -1,0 +1,135 @@
+"""What every data set does with its pictures: limit them, part them, describe them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.api import DataInfo
+from bench.data.dataset import (
+    VAL_CAP,
+    VAL_SHARE,
+    DataOptions,
+    DataSet,
+    MemoryImages,
+    Split,
+    digest_of,
+    hold_out,
+    stratified,
+)
+from bench.data.statistics import Statistics, channel_statistics
+from bench.errors import BenchError
+from bench.rng import generator
+
+FEWEST = 10  # training pictures, below which no tenth can be held out
+
+
+def assemble(
+    name: str, classes: tuple[str, ...], full: Split, test: Split, statistics: Statistics
+) -> DataSet:
+    """A data set from its training and test pictures; validation is held out of training.
+
+    Raises:
+        BenchError: there are too few training pictures, or none to test on.
+    """
+    if len(full) < FEWEST or not len(test):
+        raise BenchError(
+            f"{name} has {len(full)} training and {len(test)} test pictures that can be read; "
+            f"at least {FEWEST} and 1 are needed"
+        )
+    train, val = _part(full, len(classes))
+    mean, std = statistics
+    info = DataInfo(
+        name=name,
+        digest=digest_of(full.digest, test.digest),
+        size=full.images.size[0],
+        classes=classes,
+        n_train=len(full),
+        mean=mean,
+        std=std,
+        has=_kinds(full),
+    )
+    return DataSet(info, full, train, val, test)
+
+
+def in_memory(
+    name: str,
+    classes: tuple[str, ...],
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    options: DataOptions,
+    statistics: Statistics | None = None,
+) -> DataSet:
+    """A data set of tensors: pixels `[N, 3, S, S]` uint8 and labels `[N]` int64, limited, resized.
+
+    `statistics` are computed from the training pixels where none are given.
+    """
+    pixels, labels = train
+    keep = limit(labels, name, options)
+    if keep is not None:
+        name = limited_name(name, options)
+        pixels, labels = pixels[keep], labels[keep]
+    pixels = at_size(pixels, options.size)
+    full = _split("full", pixels, labels)
+    held = _split("test", at_size(test[0], options.size), test[1])
+    return assemble(name, classes, full, held, statistics or channel_statistics(pixels))
+
+
+def limit(labels: Tensor, name: str, options: DataOptions) -> Tensor | None:
+    """The positions that `options.limit` keeps, class-balanced; None where it keeps all.
+
+    Raises:
+        BenchError: the limit is below the number of classes.
+    """
+    if options.limit is None or options.limit >= len(labels):
+        return None
+    return stratified(labels, options.limit, "limit", name)
+
+
+def limited_name(name: str, options: DataOptions) -> str:
+    """The name of a set that was limited, such as `cifar10-limit5000`."""
+    return f"{name}-limit{options.limit}"
+
+
+def no_argument(name: str, arg: str | None) -> None:
+    """Refuse an argument to a set that takes none.
+
+    Raises:
+        BenchError: there is one.
+    """
+    if arg is not None:
+        raise BenchError(f"data set {name} takes no argument; write --data {name}, without :{arg}")
+
+
+def at_size(pixels: Tensor, size: int | None) -> Tensor:
+    """Pictures `[N, 3, S, S]` uint8 resampled to `size`, antialiased; None leaves them."""
+    if size is None or size == pixels.shape[-1]:
+        return pixels
+    return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+
+
+def _split(name: str, pixels: Tensor, labels: Tensor) -> Split:
+    return Split(name, MemoryImages(pixels), digest_of(pixels, labels), labels)
+
+
+def _part(full: Split, classes: int) -> tuple[Split, Split]:
+    """`hold_out`, but not stratified where a tenth cannot hold every class."""
+    count = min(int(len(full) * VAL_SHARE), VAL_CAP)
+    if count >= classes:
+        return hold_out(full)
+    order = torch.randperm(len(full), generator=generator("val", full.digest))
+    train, val = order[count:].sort().values, order[:count].sort().values
+    return full.take(train, "train"), full.take(val, "val")
+
+
+def _kinds(split: Split) -> frozenset[str]:
+    present = {
+        "labels": split.labels,
+        "multilabel": split.multilabel,
+        "boxes": split.boxes,
+        "masks": split.semantic,
+        "text": split.text,
+        "frames": split.frames,
+    }
+    return frozenset(kind for kind, value in present.items() if value is not None)

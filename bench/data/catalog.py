@@ -1,0 +1,52 @@
+"""The data sets by name: one file each in `bench/data/sets`, imported when one is loaded."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and listing names needs none of it
+    from bench.data.dataset import DataOptions, DataSet
+
+_SETS = Path(__file__).parent / "sets"
+
+
+def names() -> dict[str, str]:
+    """Every data set's name, and the first line of its docstring, without importing any."""
+    found = {}
+    for path in sorted(_SETS.glob("*.py")):
+        if not path.stem.startswith("_"):
+            text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+            found[path.stem] = text.partition("\n")[0]
+    return found
+
+
+def load(spec: str, options: DataOptions | None = None) -> DataSet:
+    """The data set that `spec` names: `name` or `name:ARG`, as `cifar10` or `imagefolder:PATH`.
+
+    Dashes and underscores in names are the same.
+
+    Raises:
+        BenchError: there is no such set (the nearest name is suggested), or it cannot be read.
+    """
+    from bench.data.dataset import DataOptions
+
+    name, colon, arg = spec.partition(":")
+    module = importlib.import_module(f"bench.data.sets.{_resolve(name)}")
+    data: DataSet = module.load(arg if colon else None, options or DataOptions())
+    return data
+
+
+def _resolve(name: str) -> str:
+    known = list(names())
+    wanted = name.replace("-", "_").lower()
+    if wanted in known:
+        return wanted
+    near = difflib.get_close_matches(wanted, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
+    raise BenchError(f"no data set is called {name!r}; {hint}")

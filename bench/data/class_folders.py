@@ -1,0 +1,153 @@
+"""Pictures in one folder per class, the layout of ImageNet and of torchvision's ImageFolder."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from bench.data.assemble import assemble, limit, limited_name
+from bench.data.dataset import DataOptions, DataSet, Split, digest_of, stratified
+from bench.data.decode import header_size, is_picture
+from bench.data.folder import Broken, FolderImages
+from bench.data.statistics import Statistics
+from bench.data.stored import store
+from bench.errors import BenchError
+
+LARGEST = 256  # pixels: pictures of unknown size are stored no larger by default
+TEST_SHARE = 0.2  # of a folder that is not parted into training and test pictures
+_HEADERS = 64  # pictures whose headers tell a set's own size
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Picture files by class, sorted: paths relative to `root`, labels and sizes in bytes."""
+
+    root: Path
+    classes: tuple[str, ...]
+    paths: list[str]
+    labels: Tensor  # [N] int64
+    bytes: Tensor  # [N] int64
+
+    @property
+    def digest(self) -> str:
+        """A digest of every path, label and size."""
+        return digest_of("\n".join(self.paths), self.labels, self.bytes)
+
+    def take(self, index: Tensor) -> Listing:
+        """The files at `index`."""
+        paths = [self.paths[i] for i in index.tolist()]
+        return replace(self, paths=paths, labels=self.labels[index], bytes=self.bytes[index])
+
+
+def load_class_folders(
+    root: Path,
+    name: str,
+    options: DataOptions,
+    statistics: Statistics | None = None,
+    test_folders: tuple[str, ...] = ("test", "val"),
+) -> DataSet:
+    """Read `root/train/<class>/*`, and the first of `test_folders` that is there as the test split.
+
+    Class folders directly under `root` are parted into training and test pictures, seeded.
+    Pictures whose pixels fit in memory are decoded once and cached, others as they are needed.
+
+    Raises:
+        BenchError: `root` is not such a folder, or too many pictures are broken.
+    """
+    train, test = _train_and_test(root, name, options, test_folders)
+    size = options.size or _own_size(train)
+    keep = limit(train.labels, name, options)
+    if keep is not None:
+        name, train = limited_name(name, options), train.take(keep)
+    broken = Broken(options.broken, options.log)
+    full, found = _split("full", train, size, broken, options.workers)
+    held, _ = _split("test", test, size, broken, options.workers)
+    return assemble(name, train.classes, full, held, statistics or found)
+
+
+def scan(root: Path, part: str, workers: int, classes: tuple[str, ...] | None = None) -> Listing:
+    """List the pictures of every class folder in `root/part`, those in sub-folders too.
+
+    `classes` are the classes to expect; by default those that hold pictures.
+
+    Raises:
+        BenchError: there is no such folder, no picture in class folders, or another class.
+    """
+    folder = root / part
+    if not folder.is_dir():
+        raise BenchError(f"{folder} is not a folder; give the folder that holds the pictures")
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    names = [name for name in names if not name.startswith(".")]
+    with ThreadPoolExecutor(max(workers, 1)) as pool:  # asking for a million sizes takes a while
+        listed = list(pool.map(lambda name: _files(root, folder / name), names))
+    files = {name: found for name, found in zip(names, listed, strict=True) if found}
+    if not files:
+        raise BenchError(f"{folder} holds no pictures in class folders ({folder}/<class>/*.jpg)")
+    classes = classes or tuple(files)
+    if strange := sorted(set(files) - set(classes)):
+        raise BenchError(f"{folder} has the class folder {strange[0]!r}, which train/ has not")
+    rows = [(*row, label) for label, name in enumerate(classes) for row in files.get(name, [])]
+    paths, sizes, labels = zip(*rows, strict=True)
+    return Listing(root, classes, list(paths), torch.tensor(labels), torch.tensor(sizes))
+
+
+def _files(root: Path, folder: Path) -> list[tuple[str, int]]:
+    def fail(error: OSError) -> None:  # os.walk would pass over a folder that it may not read
+        raise error
+
+    found = []
+    try:
+        for where, _, names in os.walk(folder, onerror=fail, followlinks=True):
+            for name in filter(is_picture, names):
+                path = Path(where, name)
+                found.append((path.relative_to(root).as_posix(), path.stat().st_size))
+    except OSError as error:
+        raise BenchError(f"{error.filename} cannot be read: {error.strerror}") from error
+    return sorted(found)
+
+
+def _train_and_test(
+    root: Path, name: str, options: DataOptions, test_folders: tuple[str, ...]
+) -> tuple[Listing, Listing]:
+    if not root.is_dir():
+        raise BenchError(f"data set {name}: there is no folder {root}")
+    parted = (root / "train").is_dir() and any(p.is_dir() for p in (root / "train").iterdir())
+    train = scan(root, "train" if parted else "", options.workers)
+    there = [part for part in test_folders if parted and (root / part).is_dir()]
+    if len(there) > 1:
+        options.log.append(
+            f"{root / there[1]} is not used: choices are made on held-out training pictures"
+        )
+    if there:
+        return train, scan(root, there[0], options.workers, train.classes)
+    count = max(round(len(train.paths) * TEST_SHARE), len(train.classes))
+    chosen = stratified(train.labels, count, "test", train.digest)
+    rest = torch.ones(len(train.paths), dtype=torch.bool)
+    rest[chosen] = False
+    options.log.append(
+        f"{root} has no test pictures of its own: {count} of {len(rest)} were set apart, seeded"
+    )
+    return train.take(rest.nonzero().flatten()), train.take(chosen)
+
+
+def _own_size(listing: Listing) -> int:
+    """The pictures' usual shorter side, by the headers of some; at most `LARGEST`."""
+    step = max(1, len(listing.paths) // _HEADERS)
+    headers = (header_size(listing.root / path) for path in listing.paths[::step])
+    sides = [min(size) for size in headers if size]
+    return min(LARGEST, int(median(sides))) if sides else LARGEST
+
+
+def _split(
+    name: str, listing: Listing, size: int, broken: Broken, workers: int
+) -> tuple[Split, Statistics]:
+    files = FolderImages(listing.root, listing.paths, size, broken, workers)
+    stored = store(files, listing.digest)
+    labels = listing.labels[stored.kept]
+    return Split(name, stored.images, digest_of(stored.digest, labels), labels), stored.statistics

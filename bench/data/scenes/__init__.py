@@ -1,0 +1,1 @@
+"""The embedded data: pictures of everyday objects in lit scenes, rendered from a seed."""

@@ -1,0 +1,1 @@
+"""Parts that several methods or protocols share: heads and their training, and scores."""
