@@ -293,7 +293,10 @@ class Metric:
 
 
 class EvalSplit(ABC):
-    """One split as a protocol sees it: labels, and features that are extracted once and cached."""
+    """One split as a protocol sees it: labels, and features that are extracted once and cached.
+
+    Ask for features first: labels are then those of the pictures that could be decoded.
+    """
 
     split: Split  # pictures and every kind of label
     info: DataInfo

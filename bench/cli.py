@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
+    from bench.data.dataset import DataSet
+    from bench.progress import Reporter
     from bench.record import Record
     from bench.resolve import Resolved
 
@@ -117,8 +119,7 @@ def run(
     reporter = Reporter(console)
     options = resolve.data_options(overrides["data"])
     loaded = catalog.load(data, options)
-    for line in options.log:
-        reporter.line(line)
+    _tell(options.log, reporter)
     failed = False
     for one in method:
         for number in range(seed, seed + seeds):
@@ -137,12 +138,22 @@ def run(
                     Console().print_json(data=resolved.tree())
                     continue
                 record = _run_one(resolved, loaded, results, reporter, resume)
+                _tell(options.log, reporter)
                 failed |= record.status not in ("ok", "collapsed")
     if failed:
         raise typer.Exit(1)
 
 
-def _run_one(resolved: Resolved, loaded: Any, results: Path, reporter: Any, resume: bool) -> Record:
+def _tell(log: list[str], reporter: Reporter) -> None:
+    """Print what the data had to say since the last time, such as broken pictures."""
+    for line in log:
+        reporter.line(_escape(line))
+    log.clear()
+
+
+def _run_one(
+    resolved: Resolved, loaded: DataSet, results: Path, reporter: Reporter, resume: bool
+) -> Record:
     from rich.console import Console
 
     from bench import runner, show

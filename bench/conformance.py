@@ -222,7 +222,7 @@ def build(cls: type[Method], name: str, seed: int = 0) -> Method:
 
 def fit(method: Method, split: Split, steps: int, folder: Path, precision: str = "32") -> None:
     """`steps` optimiser steps on the CPU, checkpointed in `folder`."""
-    cfg = EngineConfig(device="cpu", precision=precision)  # type: ignore[arg-type]
+    cfg = EngineConfig(device="cpu", precision=precision)
     quiet = Reporter(quiet=True)
     engine.fit(method, split, cfg, seed=0, folder=folder, reporter=quiet, stop_after=steps)
 

@@ -147,7 +147,7 @@ class _Trainer:
         self.rank = self.fabric.global_rank
         self.split = split
         self.images = self._resident(split)
-        method.to(self.device, memory_format=torch.channels_last)
+        method.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if cfg.compile:
             method.backbone.compile()
         self.specs = {phase: method.optim(phase) for phase in method.phases}

@@ -6,44 +6,49 @@ from torch import Tensor, nn
 
 from bench.api import Backbone
 
-WIDTHS = (24, 48, 96, 192)
+STEM, STAGE1, STAGE2, STAGE3 = 24, 48, 96, 256  # channels
 
 
-def conv_bn(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
-    """A convolution without bias, then batch norm."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+def conv_bn_relu(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    """A 3x3 convolution without bias, batch norm and ReLU."""
+    conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-class Residual(nn.Module):
-    """Two 3x3 convolutions around a shortcut (ResNet's basic block, arXiv 1512.03385)."""
+class Stage(nn.Module):
+    """A strided convolution, then one with a shortcut around it (arXiv 1512.03385).
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    The shortcut never has to change shape, which spares the projections of ResNet's basic block.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv1 = conv_bn(inputs, outputs, 3, stride)
-        self.conv2 = conv_bn(outputs, outputs, 3, 1)
-        self.shortcut = conv_bn(inputs, outputs, 1, stride)
-        self.relu = nn.ReLU(inplace=True)
+        self.down = conv_bn_relu(inputs, outputs, stride=2)
+        self.conv = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, inputs, h, w]` -> `[B, outputs, h / stride, w / stride]`."""
-        y = self.conv2(self.relu(self.conv1(x)))
-        out: Tensor = self.relu(y + self.shortcut(x))
-        return out
+        """`[B, inputs, h, w]` -> `[B, outputs, h / 2, w / 2]`, odd sides rounded up."""
+        x = self.down(x)
+        return nn.functional.relu(self.norm(self.conv(x)) + x)
 
 
 class Small(Backbone):
-    """Stem and three residual stages, then global average pooling."""
+    """Six convolutions, then global average pooling: 10.1 MFLOP at 32 px, 256 values.
+
+    On a CPU the high-resolution layers cost more in batch norm and ReLU than in multiplications,
+    so every stage halves the picture and most of the work is done at 8 x 8 and below.
+    """
 
     layers = ("stem", "stage1", "stage2", "stage3")
-    dim = WIDTHS[-1]
+    dim = STAGE3
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(conv_bn(3, WIDTHS[0], 3, 2), nn.ReLU(inplace=True))
-        self.stage1 = Residual(WIDTHS[0], WIDTHS[1], 2)
-        self.stage2 = Residual(WIDTHS[1], WIDTHS[2], 2)
-        self.stage3 = Residual(WIDTHS[2], WIDTHS[3], 2)
+        self.stem = conv_bn_relu(3, STEM, stride=2)
+        self.stage1 = Stage(STEM, STAGE1)
+        self.stage2 = Stage(STAGE1, STAGE2)
+        self.stage3 = conv_bn_relu(STAGE2, STAGE3, stride=2)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -52,10 +57,9 @@ class Small(Backbone):
         """The stem's and each stage's output, after ReLU."""
         out = {}
         for layer in self.layers:
-            x = getattr(self, layer)(x)
-            out[layer] = x
+            out[layer] = x = self.get_submodule(layer)(x)
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """The last stage, averaged over space."""
+        """The last stage averaged over space, `[B, 256]`."""
         return self.maps(x)["stage3"].mean(dim=(2, 3))

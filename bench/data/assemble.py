@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench.api import DataInfo
 from bench.data.dataset import (
-    VAL_CAP,
-    VAL_SHARE,
     DataOptions,
     DataSet,
     MemoryImages,
@@ -20,7 +17,6 @@ from bench.data.dataset import (
 )
 from bench.data.statistics import Statistics, channel_statistics
 from bench.errors import BenchError
-from bench.rng import generator
 
 FEWEST = 10  # training pictures, below which no tenth can be held out
 
@@ -38,7 +34,7 @@ def assemble(
             f"{name} has {len(full)} training and {len(test)} test pictures that can be read; "
             f"at least {FEWEST} and 1 are needed"
         )
-    train, val = _part(full, len(classes))
+    train, val = hold_out(full)
     mean, std = statistics
     info = DataInfo(
         name=name,
@@ -111,16 +107,6 @@ def at_size(pixels: Tensor, size: int | None) -> Tensor:
 
 def _split(name: str, pixels: Tensor, labels: Tensor) -> Split:
     return Split(name, MemoryImages(pixels), digest_of(pixels, labels), labels)
-
-
-def _part(full: Split, classes: int) -> tuple[Split, Split]:
-    """`hold_out`, but not stratified where a tenth cannot hold every class."""
-    count = min(int(len(full) * VAL_SHARE), VAL_CAP)
-    if count >= classes:
-        return hold_out(full)
-    order = torch.randperm(len(full), generator=generator("val", full.digest))
-    train, val = order[count:].sort().values, order[:count].sort().values
-    return full.take(train, "train"), full.take(val, "val")
 
 
 def _kinds(split: Split) -> frozenset[str]:

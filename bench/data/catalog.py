@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-import difflib
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import BenchError
+from bench.errors import unknown
+from bench.files import summary_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, and listing names needs none of it
     from bench.data.dataset import DataOptions, DataSet
@@ -21,8 +20,7 @@ def names() -> dict[str, str]:
     found = {}
     for path in sorted(_SETS.glob("*.py")):
         if not path.stem.startswith("_"):
-            text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
-            found[path.stem] = text.partition("\n")[0]
+            found[path.stem] = summary_of(path)
     return found
 
 
@@ -47,6 +45,4 @@ def _resolve(name: str) -> str:
     wanted = name.replace("-", "_").lower()
     if wanted in known:
         return wanted
-    near = difflib.get_close_matches(wanted, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
-    raise BenchError(f"no data set is called {name!r}; {hint}")
+    raise unknown("data set", name, known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,15 @@ from bench.rng import generator
 VAL_SHARE, VAL_CAP = 0.1, 5_000  # validation: a tenth of train, at most 5,000 pictures
 
 
-Masks = Tensor | Sequence[Tensor]  # one `[N, H, W]`, or a mask each where sizes differ
+class LazyMasks(Sequence[Tensor]):
+    """Masks `[H, W]` of pictures of different sizes, read when they are asked for."""
+
+    @abstractmethod
+    def take(self, index: Tensor) -> LazyMasks:
+        """The masks at `index`, in that order, still unread."""
+
+
+Masks = Tensor | LazyMasks  # `[N, H, W]` uint8, or a mask each where sizes differ
 
 
 class Images(ABC):
@@ -108,7 +117,7 @@ class Split:
         def pick(masks: Masks | None) -> Masks | None:
             if masks is None:
                 return None
-            return masks[index] if isinstance(masks, Tensor) else [masks[i] for i in at]
+            return masks[index] if isinstance(masks, Tensor) else masks.take(index)
 
         return replace(
             self,
@@ -151,7 +160,7 @@ class DataOptions:
     size: int | None = None
     limit: int | None = None
     broken: int = 10
-    workers: int = 2
+    workers: int = os.cpu_count() or 1
     log: list[str] = field(default_factory=list)  # lines for the user, such as broken pictures
 
 
@@ -188,9 +197,12 @@ def stratified(labels: Tensor, count: int, *name: str | int) -> Tensor:
 
 
 def hold_out(full: Split) -> tuple[Split, Split]:
-    """Part `full` into (train, val): val is stratified and seeded by the content's digest alone."""
+    """Part `full` into (train, val), seeded by the content's digest alone.
+
+    Val holds each class in its share, unless it is too small to hold every class.
+    """
     count = min(int(len(full) * VAL_SHARE), VAL_CAP)
-    if full.labels is None:
+    if full.labels is None or count < len(full.labels.unique()):
         order = torch.randperm(len(full), generator=generator("val", full.digest))
         chosen = order[:count].sort().values
     else:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
@@ -14,14 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from bench.data.dataset import Masks, Split, digest_of
+from bench.data.dataset import LazyMasks, digest_of
 from bench.data.decode import header_size
 from bench.errors import BenchError
 
 VOID = 255
 
 
-class MaskFiles(Sequence[Tensor]):
+class MaskFiles(LazyMasks):
     """Masks `[H, W]` uint8 at their pictures' own resolution; all void where there is no file."""
 
     def __init__(
@@ -101,19 +99,3 @@ class MaskFiles(Sequence[Tensor]):
         taken.sizes = [self.sizes[i] for i in index.tolist()]
         taken.largest = [self.largest[i] for i in index.tolist()]
         return taken
-
-
-@dataclass(frozen=True)
-class MaskFileSplit(Split):
-    """A split whose masks stay unread when some of its pictures are taken."""
-
-    def take(self, index: Tensor, name: str | None = None) -> Split:
-        """The pictures at `index` with all their labels, as a split called `name`."""
-        taken = super(MaskFileSplit, replace(self, semantic=None, instances=None)).take(index, name)
-        return replace(
-            taken, semantic=_take(self.semantic, index), instances=_take(self.instances, index)
-        )
-
-
-def _take(masks: Masks | None, index: Tensor) -> MaskFiles | None:
-    return masks.take(index) if isinstance(masks, MaskFiles) else None

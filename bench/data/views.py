@@ -34,7 +34,7 @@ def render(
         view: what to render.
         pixels: stored pictures, uint8 `[B, 3, H, W]`, on any device.
         rng: the source of all randomness, on the same device.
-        aspect: `[B]` true width/height of pictures that are stored squashed.
+        aspect: `[B]` true width/height of pictures that are stored squashed, on the same device.
 
     Returns:
         `view.count` tensors `[B, 3, s, s]`, float32, contiguous; s is the view's or stored size.
@@ -121,5 +121,5 @@ def _unit(x: Tensor) -> Tensor:
 def _parts(n: int, values: int) -> list[slice]:
     """Slices of `n` pictures of `values` numbers, as equal as can be, that fit a core's cache."""
     count = max(1, math.ceil(n * values / CACHED))
-    step = math.ceil(n / count)
+    step = max(1, math.ceil(n / count))
     return [slice(start, start + step) for start in range(0, n, step)]

@@ -16,7 +16,7 @@ from bench.data.annotation import Annotation, read_annotation
 from bench.data.assemble import assemble, limit, limited_name
 from bench.data.dataset import Boxes, DataOptions, DataSet, Split, digest_of
 from bench.data.folder import Broken, FolderImages
-from bench.data.masks import MaskFiles, MaskFileSplit
+from bench.data.masks import MaskFiles
 from bench.data.statistics import Statistics
 from bench.data.stored import store
 from bench.errors import BenchError
@@ -111,7 +111,7 @@ def _split(
     semantic = _masks(root / "SegmentationClass", notes, len(classes))
     instances = _masks(root / "SegmentationObject", notes)
     digest = digest_of(stored.digest, labels, *_flat(boxes), semantic.digest, instances.digest)
-    split = MaskFileSplit(
+    split = Split(
         name=name,
         images=stored.images,
         digest=digest,
