@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import bench  # noqa: F401  # before torch: it sets how OpenMP waits
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

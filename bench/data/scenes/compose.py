@@ -36,7 +36,7 @@ _LIKED_COLOURS = {
     "tree": "green",
 }
 _LIKING = 0.45  # how often a colour is one of those
-_OTHERS = torch.tensor([0.25, 0.35, 0.25, 0.15])  # how many other objects: 0, 1, 2, 3
+_OTHERS = torch.tensor([0.18, 0.32, 0.28, 0.22])  # how many other objects: 0, 1, 2, 3
 _COLUMNS, _SHAPE_COLUMNS, _BACKDROP_COLUMNS = 96, 48, 64
 
 
@@ -109,7 +109,7 @@ def compose(split: str, count: int, version: int) -> Scenes:
         standing=standing,
         light=_light(draws, grounded),
         tint=torch.stack([draws.uniform(0.8, 1.1) for _ in range(3)], 1)
-        * draws.uniform(0.7, 1.1)[:, None],
+        * draws.uniform(0.55, 1.1)[:, None],
         motion=_motion(draws),
         shape=shape.reshape(padded, SLOTS, _SHAPE_COLUMNS),
         backdrop=backdrop,
@@ -124,12 +124,12 @@ def _objects(
     """Every object's class, place and colours, the main object first; `order` sorts by depth."""
     count = draws.among(_OTHERS)
     mirror, rows = draws.sign(), []
-    main_x = draws.uniform(0.36, 0.64)
+    main_x = draws.uniform(0.32, 0.68)
     for slot in range(SLOTS):
         if slot == 0:
             kind = label
             x, y = main_x, standing
-            scale = draws.uniform(0.56, 0.86)
+            scale = draws.uniform(0.46, 0.84)
             depth = torch.ones_like(x)
             y = torch.where(grounded, y, 0.5 + scale * draws.uniform(0.3, 0.55))
         else:
@@ -141,7 +141,7 @@ def _objects(
             y = torch.where(
                 grounded, horizon + near * (standing - horizon), draws.uniform(0.2, 1.05)
             )
-            scale = draws.uniform(0.3, 0.46) * torch.where(grounded, 0.55 + 0.5 * near, 1.0)
+            scale = draws.uniform(0.28, 0.44) * torch.where(grounded, 0.55 + 0.5 * near, 1.0)
             depth = torch.where(grounded, near, torch.where(draws.chance(0.4), 1.2, 0.75))
         named = draws.among(_colour_shares()[kind])
         rows.append(
@@ -151,8 +151,8 @@ def _objects(
                 "x": x,
                 "y": y,
                 "scale": scale,
-                "stretch": draws.sign() * draws.uniform(0.85, 1.2),
-                "tilt": draws.uniform(-0.16, 0.16),
+                "stretch": draws.sign() * draws.uniform(0.8, 1.25),
+                "tilt": draws.uniform(-0.22, 0.22),
                 "depth": depth,
                 "named": named,
                 "colour": palette.tone(draws, named),
