@@ -152,7 +152,12 @@ class Encoder(nn.Module, ABC):
 
 
 class Backbone(Encoder):
-    """A trainable network behind one face; built by `bench.backbones.build`."""
+    """A trainable network behind one face; built by `bench.backbones.build`.
+
+    `notes` says, a line each, where the network is not quite what its name promises.
+    """
+
+    notes: tuple[str, ...] = ()
 
     def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Patch tokens `[B, T, D]` (class token first); `keep` `[B, K]` picks patches to encode.

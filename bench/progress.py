@@ -54,6 +54,6 @@ class Reporter:
             TimeRemainingColumn(),
             TextColumn("{task.fields[text]}"),
             console=self.console,
-            transient=not self.console.is_terminal,
+            disable=not self.console.is_terminal,  # a log has lines, not bars
         ) as progress:
             yield Bar(progress, progress.add_task(title, total=total, completed=done, text=""))

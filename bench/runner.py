@@ -134,7 +134,7 @@ def _record(done: _Done, method: Method, split: Split, resolved: Resolved, data:
         seed=resolved.seed,
         method=record.MethodRecord(
             **tree["method"],
-            deviations=tuple(deviations(resolved.method, cfg)),
+            deviations=(*deviations(resolved.method, cfg), *method.backbone.notes),
             labels_used="labels" in method.needs,
             source_sha256=_source(resolved.method),
         ),

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import Backbone, Encoder, MethodConfig, Untrained
+from bench.api import Backbone, DataInfo, Encoder, MethodConfig, Untrained
 from bench.backbones import load_weights
+
+RGB = tuple[float, float, float]
 
 
 class Pretrained(Untrained):
@@ -19,38 +22,45 @@ class Pretrained(Untrained):
     needs = frozenset({"pretrained"})
 
     class Config(MethodConfig):
-        """How the model wants its pictures; the defaults are those of ImageNet models."""
+        """How the model wants its pictures."""
 
         epochs: Literal[0] = 0
         batch_size: int = 256
         weights: str | None = None  # a safetensors file, or a torch file of tensors alone
         input_size: int = 224  # pictures are resized to this side, pixels
-        mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-        std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+        mean: RGB | None = None  # None: what timm says of the model, else ImageNet's
+        std: RGB | None = None
 
     def build(self) -> None:
         """Load the local file, where there is one."""
-        if self.cfg.weights is not None:
-            load_weights(self.backbone, Path(self.cfg.weights))
+        if self.cfg.weights is None:
+            return
+        missing = load_weights(self.backbone, Path(self.cfg.weights))
+        if missing:
+            self.backbone.notes += (f"not in the weights file: {', '.join(missing)}",)
 
     def encoder(self) -> Encoder:
         """The model behind its own normalisation and size."""
-        return _Renormalised(self.backbone, self.data.mean, self.data.std, self.cfg)
+        timms = getattr(getattr(self.backbone, "model", None), "pretrained_cfg", {})
+        mean = self.cfg.mean or timms.get("mean", IMAGENET_DEFAULT_MEAN)
+        std = self.cfg.std or timms.get("std", IMAGENET_DEFAULT_STD)
+        return _Renormalised(self.backbone, self.data, mean, std, self.cfg.input_size)
 
 
 class _Renormalised(Encoder):
     def __init__(
         self,
         backbone: Backbone,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-        cfg: Pretrained.Config,
+        data: DataInfo,
+        mean: RGB,
+        std: RGB,
+        size: int,
     ) -> None:
         super().__init__()
         self.backbone, self.dim, self.layers = backbone, backbone.dim, backbone.layers
-        self.size = cfg.input_size
+        self.size = size
         data_mean, data_std, own_mean, own_std = (
-            torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std, cfg.mean, cfg.std)
+            torch.tensor(values).view(1, 3, 1, 1) for values in (data.mean, data.std, mean, std)
         )
         # (x * data_std + data_mean - own_mean) / own_std, as one multiplication and one addition.
         self.scale = nn.Buffer(data_std / own_std)

@@ -14,7 +14,8 @@ from torchvision.ops import masks_to_boxes
 
 from bench.data.dataset import DataOptions, DataSet
 from bench.data.scenes import palette, render, store
-from bench.data.scenes.compose import CLASSES, PATTERN, Scenes, compose
+from bench.data.scenes.catalog import CLASSES
+from bench.data.scenes.compose import PATTERN, Scenes, compose
 from bench.data.scenes.frames import FrameFile, Frames
 from bench.data.sets import scenes as loader
 from bench.errors import BenchError

@@ -115,8 +115,8 @@ def test_no_pictures_give_no_views(pixels):
 
 
 def test_an_error_in_a_thread_is_raised(pixels):
-    class Broken(ops.Resize):
-        def cut(self, x, params, size):
+    class Broken(ops.HorizontalFlip):
+        def apply(self, x, params):
             raise RuntimeError("broken")
 
     threads = torch.get_num_threads()
