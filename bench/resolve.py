@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bench import registry
-from bench.api import Config, Method, MethodConfig, Protocol
+from bench.api import Config, Method, MethodConfig, Protocol, Untrained
 from bench.data.dataset import DataOptions
 from bench.engine import EngineConfig
 from bench.errors import BenchError, unknown
@@ -165,9 +165,14 @@ def pick_recipe(name: str, method: type[Method], method_name: str, size: int) ->
 def method_config(
     cls: type[Method], name: str, recipe: str, overrides: Mapping[str, Any]
 ) -> MethodConfig:
-    """The method's settings: the paper's, then the recipe's, then the user's."""
+    """The method's settings: the paper's, then the recipe's, then the user's.
+
+    A baseline has no budget, so one given for all methods of a command passes it by.
+    """
     base = {} if recipe == "paper" else cls.recipes[recipe]
-    return validated(cls.Config, {**base, **overrides}, f"method {name}")
+    budget = {"epochs", "batch_size"} if issubclass(cls, Untrained) else set()
+    given = {key: value for key, value in overrides.items() if key not in budget}
+    return validated(cls.Config, {**base, **given}, f"method {name}")
 
 
 def deviations(cls: type[Method], cfg: MethodConfig) -> list[str]:

@@ -75,3 +75,8 @@ def test_small_pictures_take_the_small_recipe(size: int, recipe: str) -> None:
 def test_an_unknown_recipe_suggests_the_nearest() -> None:
     with pytest.raises(BenchError, match="did you mean paper"):
         resolve.pick_recipe("papr", ROTNET, "rotnet", 32)
+
+
+def test_a_budget_for_all_methods_passes_a_baseline_by() -> None:
+    cfg = resolve.method_config(registry.method("pixels"), "pixels", "paper", {"epochs": 9})
+    assert cfg.epochs == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -12,13 +12,15 @@ from torch import Tensor
 from bench.api import DataInfo, Op, View
 from bench.data.ops import CenterCrop, HorizontalFlip, Normalize, Resize
 from bench.data.ops.crop import Crop
-from bench.data.parts import job_threads
+from bench.data.ops.draw import BRANCHES, Branching, put
+from bench.data.ops.resample import resample
+from bench.data.threads import job_threads
 
 WHOLE = 96  # px: pictures stored up to this size are evaluated whole
 CROP = 0.875  # else the central share of the shorter side: 224 of 256
-CACHED = 2**17  # values (float32) that a CPU core keeps in its cache, with what is made of them
+CACHED = 2**18  # values (float32) that a CPU core keeps in its cache, with what is made of them
 
-Stage = tuple[Op, Mapping[str, Tensor]]
+Stage = tuple[Callable[[Tensor, Mapping[str, Tensor]], Tensor], Mapping[str, Tensor]]
 
 
 def render(
@@ -44,23 +46,20 @@ def render(
     ops = view.ops
     if size != stored and not any(isinstance(op, Crop) for op in ops):
         ops = (Resize(), *ops)
-    n = len(pixels)
-
-    def draw() -> list[Stage]:
-        return _draw(ops, n, rng, stored, size, aspect)
-
-    outs = [torch.empty(n, 3, *size, device=pixels.device) for _ in range(view.count)]
+    outs = [torch.empty(len(pixels), 3, *size, device=pixels.device) for _ in range(view.count)]
     if pixels.device.type != "cpu":
         for out in outs:
-            _apply(draw(), pixels, size, out)
+            stages, _ = _draw(ops, len(pixels), rng, stored, size, aspect)
+            out.copy_(_apply(stages, pixels))
         return outs
-    parts = _parts(n, 3 * max(size[0] * size[1], stored[0] * stored[1]))
+    values = 3 * len(pixels) * max(size[0] * size[1], stored[0] * stored[1])
+    count = max(1, math.ceil(values / CACHED))
     with job_threads() as do:
-        drawn = [draw() for _ in outs]
+        drawn = [_draw(ops, len(pixels), rng, stored, size, aspect) for _ in outs]
         do(
-            partial(_apply, _part(stages, part), pixels[part], size, out[part])
-            for stages, out in zip(drawn, outs, strict=True)
-            for part in parts
+            partial(_apply_part, stages, pixels, out, part)
+            for (stages, branch), out in zip(drawn, outs, strict=True)
+            for part in branch.argsort(stable=True).tensor_split(count)
         )
     return outs
 
@@ -84,42 +83,42 @@ def _draw(
     stored: tuple[int, int],
     size: tuple[int, int],
     aspect: Tensor | None,
-) -> list[Stage]:
-    """Every operation with its parameters; a flip straight after a crop becomes part of it."""
-    stages: list[tuple[Op, dict[str, Tensor]]] = []
-    now = stored
-    for op in ops:
+) -> tuple[list[Stage], Tensor]:
+    """What to do with which parameters, and each picture's branch through it all, `[n]`."""
+    stages: list[Stage] = []
+    branch = torch.zeros(n, dtype=torch.int64, device=rng.device)
+    now, waiting = stored, list(ops)
+    while waiting:
+        op = waiting.pop(0)
         params = op.sample(n, rng, now, aspect)
-        if isinstance(op, HorizontalFlip) and stages:
-            previous, drawn = stages[-1]
-            if isinstance(previous, Crop) and "flip" not in drawn:
-                drawn.update(params)
-                continue
-        stages.append((op, params))
         if isinstance(op, Crop):
+            if waiting and isinstance(waiting[0], HorizontalFlip):  # for free while resampling
+                params |= waiting.pop(0).sample(n, rng, size, aspect)
+            stages.append((resample, op.taps(params, now, size)))
             now = size
             aspect = None if op.straightens else aspect
-    return [(op, params) for op, params in stages]
+            continue
+        stages.append((op.apply, params))
+        if isinstance(op, Branching):
+            branch = branch * BRANCHES + op.branch(params)
+    return stages, branch
 
 
-def _apply(stages: list[Stage], pixels: Tensor, size: tuple[int, int], out: Tensor) -> None:
-    """Run the stages on `pixels`, into `out`."""
+def _apply(stages: Sequence[Stage], pixels: Tensor) -> Tensor:
     x = pixels
-    for op, params in stages:
-        x = op.cut(x, params, size) if isinstance(op, Crop) else op.apply(_unit(x), params)
-    out.copy_(_unit(x))
+    for function, params in stages:
+        x = function(x if function is resample else _unit(x), params)
+    return _unit(x)
 
 
-def _part(stages: list[Stage], part: slice) -> list[Stage]:
-    return [(op, {name: drawn[part] for name, drawn in params.items()}) for op, params in stages]
+def _apply_part(stages: list[Stage], pixels: Tensor, out: Tensor, part: Tensor) -> None:
+    # index_select copies whole pictures, x[part] every value on its own: many times slower.
+    own = [
+        (function, {name: drawn.index_select(0, part) for name, drawn in params.items()})
+        for function, params in stages
+    ]
+    put(out, part, _apply(own, pixels.index_select(0, part)))
 
 
 def _unit(x: Tensor) -> Tensor:
     return x if x.is_floating_point() else x / 255
-
-
-def _parts(n: int, values: int) -> list[slice]:
-    """Slices of `n` pictures of `values` numbers, as equal as can be, that fit a core's cache."""
-    count = max(1, math.ceil(n * values / CACHED))
-    step = max(1, math.ceil(n / count))
-    return [slice(start, start + step) for start in range(0, n, step)]

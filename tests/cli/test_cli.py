@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -44,10 +45,21 @@ def refused(*arguments: str, cwd: Path | None = None, **environment: str) -> str
     return lines[0]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The results folder and the cache of one finished run."""
+    home = tmp_path_factory.mktemp("finished")
+    arguments = ["run", "--method", "random_init", "--protocol", "knn", *QUICK[:4]]
+    bench(*arguments, cwd=home, BENCH_CACHE=str(home / "cache"))
+    return home / "results", home / "cache"
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A finished run's results folder."""
-    bench("run", "--method", "random_init", "--protocol", "knn", *QUICK[:4], cwd=tmp_path)
+def run(finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished run's results folder; its features are in the cache."""
+    results, cache = finished
+    monkeypatch.setenv("BENCH_CACHE", str(cache))
+    shutil.copytree(results, tmp_path / "results")
     return tmp_path / "results"
 
 
@@ -105,7 +117,7 @@ def test_a_second_run_is_a_reproduction(run: Path) -> None:
 
 def test_a_second_protocol_retrains_and_reextracts_nothing(tmp_path: Path) -> None:
     arguments = ["run", "--method", "rotnet", *QUICK]
-    bench(*arguments, "--protocol", "linear", "--set", "protocol.epochs=2", cwd=tmp_path)
+    bench(*arguments, "--protocol", "linear", "--set", "protocol.min_steps=20", cwd=tmp_path)
     done = bench(*arguments, "--protocol", "knn", cwd=tmp_path)
     assert "nothing is trained again" in done.stderr
     assert "nothing was extracted again" in done.stderr

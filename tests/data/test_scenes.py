@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +15,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
-from bench.data.dataset import DataOptions, DataSet
+from bench.data.dataset import DataOptions, DataSet, digest_of
 from bench.data.scenes import palette, render, store
+from bench.data.scenes.camera import Camera
 from bench.data.scenes.catalog import CLASSES
 from bench.data.scenes.compose import PATTERN, Scenes, compose
 from bench.data.scenes.frames import FrameFile, Frames
@@ -58,6 +62,25 @@ def test_pictures_do_not_depend_on_batches_or_workers(
     in_sevens = render.render(some.take(slice(0, 50)), 32, workers=1)
     assert torch.equal(at_once.pixels, in_sevens.pixels)
     assert torch.equal(at_once.owner, in_sevens.owner)
+
+
+_DIGEST = """
+from bench.data.dataset import digest_of
+from bench.data.scenes import compose, render
+made = render.render(compose.compose("test", 48, 1), 32)
+print(digest_of(made.pixels, made.owner))
+"""
+
+
+def test_a_version_has_the_same_bytes_on_every_processor() -> None:
+    """Torch's plain code path stands for other processors; new pixels need a new VERSION."""
+    plain = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
+    command = [sys.executable, "-c", _DIGEST]
+    elsewhere = subprocess.run(command, env=plain, capture_output=True, text=True, check=True)
+    made = render.render(compose("test", 48, 1), 32)
+    here = digest_of(made.pixels, made.owner)
+    assert elsewhere.stdout.strip() == here
+    assert (store.VERSION, here) == (1, "d8c3d9e9fb03a03b")
 
 
 def test_a_longer_split_begins_with_the_shorter_one(some: Scenes) -> None:
@@ -123,6 +146,16 @@ def test_a_camera_that_stays_sees_the_same(some: Scenes) -> None:
     still = torch.tensor([0.0, 0.0, 1.0, 0.0], dtype=torch.float64).expand(24, 4)
     first = replace(some.take(slice(0, 24)), motion=still)
     assert torch.equal(render.render(first, 32, moved=True).pixels, render.render(first, 32).pixels)
+
+
+def test_projecting_inverts_looking(some: Scenes) -> None:
+    camera = Camera(COUNT, 16, some.motion)
+    depth = 0.2 + some.x[:, :1].abs()
+    x, y = camera.points(depth[:, :, None])
+    seen_x, seen_y = camera.project(x.flatten(1), y.flatten(1), depth)
+    still_x, still_y = Camera(COUNT, 16).points(depth[:, :, None])
+    torch.testing.assert_close(seen_x, still_x.flatten(1))
+    torch.testing.assert_close(seen_y, still_y.flatten(1))
 
 
 def test_the_main_object_moves_by_the_stated_motion(some: Scenes) -> None:

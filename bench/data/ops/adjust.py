@@ -1,4 +1,4 @@
-"""Per-picture colour arithmetic without branches: blending with grey, and turning the hue."""
+"""Per-picture colour arithmetic without branches: luma, blending, sharpening, turning the hue."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from torch.nn import functional as F
 
 from bench.data.ops.draw import constant
 
-LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, in torchvision's rounding
+
+def luma(x: Tensor) -> Tensor:
+    """ITU-R BT.601 luma `[n, h, w]` of `x` `[n, 3, h, w]`, in torchvision's rounding."""
+    red, green, blue = x.unbind(1)
+    return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
-def blend(x: Tensor, factor: Tensor, *, mean: Tensor, gray: Tensor) -> Tensor:
-    """The blend factor * x + (1 - factor) * reference, clamped to [0, 1]; each picture its own.
+def blend(x: Tensor, factor: Tensor, mean: Tensor, gray: Tensor) -> Tensor:
+    """Mix `x` with a reference: factor * x + (1 - factor) * reference, clamped to [0, 1].
 
     The reference is the picture's mean luma where `mean` (contrast), each pixel's luma where `gray`
-    (saturation), black otherwise (brightness). Each is an affine map of colour, so that a batch of
-    pictures with different ones is a single product.
+    (saturation), else black (brightness).
 
     Args:
         x: `[n, 3, h, w]` in [0, 1].
@@ -27,14 +30,10 @@ def blend(x: Tensor, factor: Tensor, *, mean: Tensor, gray: Tensor) -> Tensor:
     Returns:
         A new tensor like `x`.
     """
-    luma = constant(LUMA, x.device)
-    pixels = x.flatten(2)
-    rest = 1 - factor
-    identity = constant((1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), x.device).view(3, 3)
-    matrix = factor[:, None, None] * identity + (rest * gray)[:, None, None] * luma
-    offset = rest * mean * (pixels.mean(2) @ luma)
-    mixed = torch.bmm(matrix, pixels).add_(offset[:, None, None])
-    return mixed.clamp_(0, 1).view_as(x)
+    reference, rest = luma(x), 1 - factor
+    level = reference.mean((1, 2)).mul_(rest * mean)
+    reference.mul_((rest * gray)[:, None, None]).add_(level[:, None, None])
+    return (x * factor[:, None, None, None]).add_(reference[:, None]).clamp_(0, 1)
 
 
 def sharpen(x: Tensor, factor: Tensor) -> Tensor:
@@ -60,16 +59,17 @@ def sharpen(x: Tensor, factor: Tensor) -> Tensor:
 def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
     """Turn every colour of `x` `[n, 3, h, w]` by `turns` `[n]` of the HSV circle.
 
-    Value and chroma stay; with the hue `u` in turns, a channel is value - chroma * c, where c falls
-    from 1 to 0 as the distance on the circle from `u` to the channel's opposite grows from 1/6 to
-    1/3.
+    Value, chroma and so the least channel stay. With the hue in sixths of a turn, red falls from
+    value to least as the distance from 3 goes from 2 to 1; green and blue fall from value to least
+    as that from 2 and 4 goes from 1 to 2.
 
     Returns:
         A new tensor like `x`.
     """
     red, green, blue = x.unbind(1)
     value = torch.maximum(red, green).maximum(blue)
-    chroma = value - torch.minimum(red, green).minimum(blue)
+    least = torch.minimum(red, green).minimum(blue)
+    chroma = value - least
     # Grey has no hue: its differences are zero, and any finite number keeps them so.
     scale = chroma.clamp(min=1e-12).reciprocal_()
     hue = (green - blue).mul_(scale)
@@ -77,10 +77,12 @@ def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
     at_blue = (red - green).mul_(scale).add_(4)
     # sign() is 0 where the channel is the largest, else 1: a select that lerp does exactly, several
     # times faster on a CPU than torch.where.
-    hue = hue.lerp_(at_green.lerp_(at_blue, (value - green).sign_()), (value - red).sign_())
-    hue = hue.mul_(1 / 6).add_(turns[:, None, None])
-    opposite = constant((1 / 2, 1 / 6, -1 / 6), x.device).view(3, 1, 1)
-    distance = hue[:, None] + opposite
-    distance.sub_(distance.round()).abs_()
-    part = distance.mul_(-6).add_(2).clamp_(0, 1).mul_(chroma[:, None])
-    return torch.sub(value[:, None], part, out=part)
+    hue.lerp_(at_green.lerp_(at_blue, (value - green).sign_()), (value - red).sign_())
+    hue.mul_(1 / 6).add_(turns[:, None, None])
+    hue.sub_(hue.floor()).mul_(6)
+    shifted = torch.empty_like(x)
+    for channel, opposite in zip(shifted.unbind(1), (3, 2, 4), strict=True):
+        torch.sub(hue, opposite, out=channel).abs_().sub_(1).clamp_(0, 1).mul_(chroma)
+    shifted[:, 0].add_(least)
+    torch.sub(value[:, None], shifted[:, 1:], out=shifted[:, 1:])
+    return shifted

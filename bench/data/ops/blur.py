@@ -9,9 +9,8 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from bench.api import Op
-from bench.data.ops.draw import chance, on_chosen, uniform
-from bench.data.ops.resample import fold_border
+from bench.data.ops.draw import Branching, chance, on_chosen, uniform
+from bench.data.ops.resample import Taps, mirror, mix_rows
 
 
 def _odd(kernel: int | None) -> int | None:
@@ -26,7 +25,7 @@ def _ordered(sigma: tuple[float, float]) -> tuple[float, float]:
     return sigma
 
 
-class GaussianBlur(Op):
+class GaussianBlur(Branching):
     """With probability `p`, blur with a Gaussian of uniformly drawn `sigma` (pixels).
 
     `kernel` is its side in pixels, odd; None takes a tenth of the picture's shorter side, as
@@ -50,24 +49,15 @@ class GaussianBlur(Op):
         reach = (self.kernel or tenth + 1 - tenth % 2) // 2
 
         def blur(x: Tensor, sigma: Tensor) -> Tensor:
-            rows = blur_weights(sigma, reach, height)
-            cols = rows if height == width else blur_weights(sigma, reach, width)
-            across = torch.bmm(x.flatten(1, 2), cols.mT).view_as(x)
-            return torch.matmul(rows[:, None], across)
+            across = mix_rows(x.mT, gaussian_taps(sigma, reach, width))
+            return mix_rows(across.mT, gaussian_taps(sigma, reach, height))
 
         return on_chosen(blur, x, params["applied"], params["sigma"])
 
 
-def blur_weights(sigma: Tensor, reach: int, size: int) -> Tensor:
-    """Banded matrices `[n, size, size]` that blur an axis of `size` pixels by `sigma` `[n]`.
-
-    Weights further than `reach` from the diagonal are zero; those beyond an end are mirrored in.
-    """
-    offset = torch.arange(-reach, reach + 1, device=sigma.device) / sigma[:, None]
-    kernel = offset.square_().mul_(-0.5).softmax(1)
-    padded = kernel.new_zeros(len(sigma), size, size + 2 * reach)
-    # Row i holds the kernel in columns i ... i + 2 * reach: a diagonal band is a strided view.
-    n_stride, row_stride, _ = padded.stride()
-    band = padded.as_strided((len(sigma), size, 2 * reach + 1), (n_stride, row_stride + 1, 1))
-    band.copy_(kernel[:, None])
-    return fold_border(padded, reach, "reflect").contiguous()
+def gaussian_taps(sigma: Tensor, reach: int, size: int) -> Taps:
+    """Taps that blur an axis of `size` pixels by each `sigma` `[n]`, `reach` pixels each way."""
+    offset = torch.arange(-reach, reach + 1, device=sigma.device)
+    weight = (offset / sigma[:, None]).square_().mul_(-0.5).softmax(1)
+    index = mirror(torch.arange(size, device=sigma.device)[:, None] + offset, size, reach)
+    return index[None], weight[:, None].expand(-1, size, -1)

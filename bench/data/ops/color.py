@@ -8,13 +8,14 @@ from typing import Annotated
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
 from bench.api import Op
-from bench.data.ops.adjust import blend, shift_hue
-from bench.data.ops.draw import chance, constant, uniform
+from bench.data.ops.adjust import blend, luma, shift_hue
+from bench.data.ops.draw import Branching, chance, constant, on_chosen, uniform
 
 Colour = tuple[float, float, float]
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # torchvision's numbering of ColorJitter's parts
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # ColorJitter's parts, as torchvision counts
 
 
 def _strength(value: float | tuple[float, float]) -> float | tuple[float, float]:
@@ -35,7 +36,7 @@ Strength = Annotated[float | tuple[float, float], AfterValidator(_strength)]
 Turn = Annotated[float | tuple[float, float], AfterValidator(_turn)]
 
 
-class ColorJitter(Op):
+class ColorJitter(Branching):
     """With probability `p`, change brightness, contrast, saturation and hue, in random order.
 
     A strength `s` draws the factor from [max(0, 1 - s), 1 + s] (hue: the shift from [-s, s], turns
@@ -60,12 +61,11 @@ class ColorJitter(Op):
         factor = torch.stack([uniform(n, low, high, rng) for low, high in ranges], 1)
         low, high = self.hue if isinstance(self.hue, tuple) else (-self.hue, self.hue)
         hue = uniform(n, low, high, rng)
-        # Factors of one and a shift of zero leave a picture as it is: no mask is needed to apply.
-        return {
-            "order": order,
-            "factor": torch.where(applied[:, None], factor, 1.0),
-            "hue": torch.where(applied, hue, 0.0),
-        }
+        return {"applied": applied, "order": order, "factor": factor, "hue": hue}
+
+    def branch(self, params: Mapping[str, Tensor]) -> Tensor:
+        """The step at which hue is shifted, 4 where nothing is applied."""
+        return torch.where(params["applied"], _hue_step(params["order"]), 4)
 
     def apply(self, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
         """Apply each picture's four parts in its own order, clamping after each.
@@ -73,25 +73,28 @@ class ColorJitter(Op):
         Hue, by far the dearest part, is shifted once for all pictures: what a picture has before it
         is blended in up to three steps first, the rest in up to three steps after.
         """
-        order = params["order"]
-        factor = torch.cat([params["factor"], torch.ones_like(params["hue"])[:, None]], 1)
-        factor = factor.gather(1, order)  # step by step; hue's own step changes nothing here
-        hue_step = (order == HUE).int().argmax(1)
-        for step in range(3):
-            amount = torch.where(hue_step > step, factor[:, step], 1.0)
-            x = _blend_step(x, amount, order[:, step])
-        x = shift_hue(x, params["hue"])
-        for step in range(1, 4):
-            amount = torch.where(hue_step < step, factor[:, step], 1.0)
-            x = _blend_step(x, amount, order[:, step])
+        applied, order = params["applied"], params["order"]
+        hue_step = _hue_step(order)
+        factor = torch.nn.functional.pad(params["factor"], (0, 1)).gather(1, order)
+        mean, gray = order == CONTRAST, order == SATURATION
+
+        def step(x: Tensor, number: int, chosen: Tensor) -> Tensor:
+            drawn = (factor[:, number], mean[:, number], gray[:, number])
+            return on_chosen(blend, x, applied & chosen, *drawn)
+
+        for number in range(3):
+            x = step(x, number, hue_step > number)
+        x = on_chosen(shift_hue, x, applied, params["hue"])
+        for number in range(1, 4):
+            x = step(x, number, hue_step < number)
         return x
 
 
-def _blend_step(x: Tensor, factor: Tensor, part: Tensor) -> Tensor:
-    return blend(x, factor, mean=part == CONTRAST, gray=part == SATURATION)
+def _hue_step(order: Tensor) -> Tensor:
+    return (order == HUE).int().argmax(1)
 
 
-class Grayscale(Op):
+class Grayscale(Branching):
     """With probability `p`, replace the three channels by luma (ITU-R BT.601)."""
 
     p: float = Field(0.2, ge=0, le=1)
@@ -103,12 +106,11 @@ class Grayscale(Op):
         return {"applied": chance(n, self.p, rng)}
 
     def apply(self, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
-        """Grey the chosen pictures: their saturation becomes zero."""
-        applied = params["applied"]
-        return blend(x, (~applied).float(), mean=torch.zeros_like(applied), gray=applied)
+        """Grey the chosen pictures."""
+        return on_chosen(lambda x: luma(x)[:, None].expand(x.shape), x, params["applied"])
 
 
-class Solarize(Op):
+class Solarize(Branching):
     """With probability `p`, invert values at or above `threshold`."""
 
     threshold: float = Field(0.5, ge=0, le=1)
@@ -122,8 +124,7 @@ class Solarize(Op):
 
     def apply(self, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
         """Solarise the chosen pictures."""
-        inverted = (x >= self.threshold) & params["applied"][:, None, None, None]
-        return torch.where(inverted, 1 - x, x)
+        return on_chosen(lambda x: F.solarize(x, self.threshold), x, params["applied"])
 
 
 class Normalize(Op):

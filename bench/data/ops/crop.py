@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.api import Op
 from bench.data.ops.draw import pick, uniform
-from bench.data.ops.resample import Border, resample
+from bench.data.ops.resample import Border, resample, window_taps
 
 TRIES = 10  # as torchvision: draws before RandomResizedCrop falls back to the centre
 
@@ -42,17 +42,19 @@ class Crop(Op):
     ) -> dict[str, Tensor]:
         """Draw the windows, `[n]` float each."""
 
+    def taps(
+        self, params: Mapping[str, Tensor], stored: tuple[int, int], size: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """What `resample` needs to show the windows at `size`; mirrored where params has `flip`."""
+        return window_taps(params, stored, size)
+
+    def cut(self, x: Tensor, params: Mapping[str, Tensor], size: tuple[int, int]) -> Tensor:
+        """Cut the windows out of `x` (float, or uint8) and resize them to `size`, float32."""
+        return resample(x, self.taps(params, (x.shape[2], x.shape[3]), size))
+
     def apply(self, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
         """Cut the windows out and resize them to the size of `x`."""
         return self.cut(x, params, (x.shape[2], x.shape[3]))
-
-    def cut(self, x: Tensor, params: Mapping[str, Tensor], size: tuple[int, int]) -> Tensor:
-        """Cut windows out of `x` (float, or uint8) and resize them to `size`, float32.
-
-        Where `params` holds `flip` `[n]`, those results are mirrored in the same resampling.
-        """
-        window = (params["top"], params["left"], params["height"], params["width"])
-        return resample(x, window, size, flip=params.get("flip"))
 
 
 class Resize(Crop):
@@ -103,11 +105,11 @@ class RandomCrop(Crop):
         left = pick(n, size[1] + 2 * self.padding - width + 1, rng) - self.padding
         return {"top": top, "left": left, "height": height, "width": width}
 
-    def cut(self, x: Tensor, params: Mapping[str, Tensor], size: tuple[int, int]) -> Tensor:
-        """Cut windows out of the padded pictures and resize them to `size`, float32."""
-        window = (params["top"], params["left"], params["height"], params["width"])
-        flip = params.get("flip")
-        return resample(x, window, size, flip=flip, padding=self.padding, border=self.mode)
+    def taps(
+        self, params: Mapping[str, Tensor], stored: tuple[int, int], size: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """As any crop's, reaching into the padding."""
+        return window_taps(params, stored, size, self.padding, self.mode)
 
 
 class RandomResizedCrop(Crop):

@@ -86,7 +86,7 @@ class RandAugment(Op):
 
     def _blend(self, x: Tensor, op: Tensor, factor: Tensor) -> Tensor:
         mean, gray = op == NAMES.index("Contrast"), op == NAMES.index("Color")
-        return blend(x, factor, mean=mean, gray=gray)
+        return blend(x, factor, mean, gray)
 
     def _matrix(self, x: Tensor, op: Tensor, amount: Tensor) -> Tensor:
         """Where each result's pixel comes from, `[n, 2, 3]`: see `warp`. `amount` is in [-1, 1]."""

@@ -17,6 +17,7 @@ class Camera:
 
     def __init__(self, count: int, size: int, motion: Tensor | None = None) -> None:
         self.size = size
+        self.pixel = 1.0 / size
         line = (torch.arange(size, dtype=torch.float64) + 0.5) / size
         self._x = line.view(1, 1, size).expand(count, size, size)
         self._y = line.view(1, size, 1).expand(count, size, size)
@@ -38,6 +39,18 @@ class Camera:
         x = (self._x - 0.5 - dx * depth) / zoom
         y = (self._y - 0.5 - dy * depth) / zoom
         return x * roll.cos() + y * roll.sin() + 0.5, y * roll.cos() - x * roll.sin() + 0.5
+
+    def project(self, x: Tensor, y: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+        """Where on the screen points (x, y) at `depth` are seen, `[n, K]` each."""
+        if self._motion is None:
+            return x, y
+        dx, dy, _, roll = (column[:, None] for column in self._motion.unbind(1))
+        zoom = self.zoom(depth)
+        x, y = x - 0.5, y - 0.5
+        return (
+            0.5 + zoom * (x * roll.cos() - y * roll.sin()) + dx * depth,
+            0.5 + zoom * (x * roll.sin() + y * roll.cos()) + dy * depth,
+        )
 
     def take(self, index: Tensor) -> Camera:
         """The cameras at `index`."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bench.data.scenes import backdrops, palette, patterns
-from bench.data.scenes.compose import CLASSES, OUTDOOR, ROOM, Scenes
+from bench.data.scenes import palette, patterns, setting
+from bench.data.scenes.catalog import CLASSES
+from bench.data.scenes.compose import OUTDOOR, ROOM, Scenes
 
 _GROUND = {
     "grass": "on a meadow",
@@ -69,15 +70,13 @@ def _listed(items: list[str]) -> str:
 
 def _places(scenes: Scenes) -> list[str]:
     """Where each picture is set."""
-    ground, sky = backdrops.ground_of(scenes).tolist(), backdrops.sky_of(scenes).tolist()
-    design = backdrops.pattern_of(scenes).tolist()
-    hue = backdrops.surface_colour_of(scenes).tolist()
+    ground, sky = setting.ground(scenes).tolist(), setting.sky(scenes).tolist()
+    design = setting.pattern(scenes).tolist()
+    hue = setting.surface_colour(scenes).tolist()
     places = []
     for i, kind in enumerate(scenes.kind.tolist()):
         if kind == OUTDOOR:
-            places.append(
-                f"{_GROUND[backdrops.GROUNDS[ground[i]]]} {_SKY[backdrops.SKIES[sky[i]]]}"
-            )
+            places.append(f"{_GROUND[setting.GROUNDS[ground[i]]]} {_SKY[setting.SKIES[sky[i]]]}")
         else:
             surface = f"{patterns.NAMES[design[i]]} {palette.NAMES[hue[i]]}"
             there = f"in a room with a {surface} wall" if kind == ROOM else f"on a {surface} cloth"

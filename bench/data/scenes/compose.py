@@ -8,13 +8,10 @@ import torch
 from torch import Tensor
 
 from bench.data.scenes import palette
+from bench.data.scenes.catalog import CLASSES
 from bench.data.scenes.draws import Draws
 from bench.rng import generator
 
-CLASSES = (
-    "bird", "boat", "car", "cat", "chair", "fish",
-    "house", "lamp", "mug", "mushroom", "person", "tree",
-)  # fmt: skip
 SLOTS = 4  # the main object and up to three others
 OUTDOOR, ROOM, PATTERN = range(3)  # kinds of backdrop
 # Backdrops and colours hint at the class a little, as in photographs, and never give it away.
@@ -35,7 +32,7 @@ _LIKED_COLOURS = {
     "person": "red blue black white",
     "tree": "green",
 }
-_LIKING = 0.45  # how often a colour is one of those
+_LIKING = 0.6  # how often a colour is one of those
 _OTHERS = torch.tensor([0.18, 0.32, 0.28, 0.22])  # how many other objects: 0, 1, 2, 3
 _COLUMNS, _SHAPE_COLUMNS, _BACKDROP_COLUMNS = 96, 48, 64
 
@@ -143,7 +140,7 @@ def _objects(
             )
             scale = draws.uniform(0.28, 0.44) * torch.where(grounded, 0.55 + 0.5 * near, 1.0)
             depth = torch.where(grounded, near, torch.where(draws.chance(0.4), 1.2, 0.75))
-        named = draws.among(_colour_shares()[kind])
+        named = draws.among(_colour_shares()[kind])  # of no account where a slot is empty
         rows.append(
             {
                 "order": torch.where(kind < 0, -1.0, depth),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.data.scenes.compose import CLASSES, Scenes
+from bench.data.scenes.catalog import CLASSES
+from bench.data.scenes.compose import Scenes
 from bench.data.scenes.render import Rendered
 
 _HIDDEN = 0.5  # an object of which less than this share is seen is difficult

@@ -21,7 +21,7 @@ def _edge(x: Tensor, width: Tensor) -> Tensor:
 
 
 def noise(x: Tensor, y: Tensor, draws: Draws) -> Tensor:
-    """Smooth irregular blotches about a unit apart, in [0, 1]: warped sums of waves."""
+    """Smooth irregular blotches, in [0, 1]: sums of warped waves at three scales."""
     total = torch.zeros_like(x)
     for frequency in (4.0, 7.5, 13.0):
         angle, phase, bend = (draws.uniform(0, 2 * torch.pi)[:, None, None] for _ in range(3))

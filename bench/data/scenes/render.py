@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.data.scenes import backdrops, living, made
+from bench.data.scenes import backdrops
 from bench.data.scenes.camera import Camera
-from bench.data.scenes.compose import CLASSES, PATTERN, SLOTS, Scenes
+from bench.data.scenes.catalog import DRAW
+from bench.data.scenes.compose import PATTERN, SLOTS, Scenes
 from bench.data.scenes.draws import Draws
 from bench.data.scenes.sketch import Part, Sketch
 
-_DRAW = {name: getattr(living, name, None) or getattr(made, name) for name in CLASSES}
 _AMBIENT, _DIFFUSE, _RIM = 1.0, 0.3, 0.14  # how bright a part is, and how that varies over it
 _SHADOW = 0.42  # how much of the light a full shadow takes
 CHUNK = 128 * 32 * 32  # pixels at a time: what one class has of them fits a core's cache
@@ -31,14 +31,15 @@ class Rendered:
     area: Tensor  # [n, K] pixels that each object would cover with nothing in front of it
 
 
-def render(scenes: Scenes, size: int, moved: bool = False, workers: int = 2) -> Rendered:
+def render(scenes: Scenes, size: int, moved: bool = False, workers: int | None = None) -> Rendered:
     """Render `scenes` at `size` x `size` pixels; `moved` renders the second frame.
 
+    `workers` threads each render a part of the pictures (None: as many as torch uses).
     Arithmetic is float64 so that rounding to 8 bits gives the same bytes on every processor.
     """
     step = max(1, CHUNK // size**2)
     chunks = [scenes.take(slice(i, i + step)) for i in range(0, len(scenes), step)]
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers or torch.get_num_threads()) as pool:
         done = list(pool.map(_render, chunks, itertools.repeat(size), itertools.repeat(moved)))
     return Rendered(
         torch.cat([r.pixels for r in done]),
@@ -80,16 +81,17 @@ def _objects(scenes: Scenes, camera: Camera) -> tuple[Tensor, Tensor]:
     n, size = len(scenes), camera.size
     colour = torch.zeros(n, SLOTS, 3, size, size, dtype=torch.float64)
     alpha = torch.zeros(n, SLOTS, size, size, dtype=torch.float64)
-    for value, name in enumerate(CLASSES):
+    for value, draw in enumerate(DRAW.values()):
         row, slot = (scenes.object == value).nonzero(as_tuple=True)
         if not len(row):
             continue
         sketch = Sketch(
             Draws(scenes.shape[row, slot]), scenes.colour[row, slot], scenes.accent[row, slot]
         )
-        _DRAW[name](sketch)
+        draw(sketch)
         depth = scenes.depth[row, slot][:, None, None]
-        px, py = camera.take(row).points(depth)
+        cameras = camera.take(row)
+        px, py = cameras.points(depth)
         tilt, stretch, scale = (
             field[row, slot][:, None, None] for field in (scenes.tilt, scenes.stretch, scenes.scale)
         )
@@ -97,7 +99,7 @@ def _objects(scenes: Scenes, camera: Camera) -> tuple[Tensor, Tensor]:
         dy = (scenes.y[row, slot][:, None, None] - py) / scale
         x, y = (dx * tilt.cos() - dy * tilt.sin()) / stretch, dx * tilt.sin() + dy * tilt.cos()
         light = scenes.light[row] * torch.stack([stretch.flatten().sign(), torch.ones(len(row))], 1)
-        sharp = scale * camera.take(row).zoom(depth) * size
+        sharp = scale * cameras.zoom(depth) * size
         colour[row, slot], alpha[row, slot] = _shade(sketch.parts, x, y, sharp, light)
     return colour, alpha
 
@@ -125,12 +127,11 @@ def _shade(
 def _shadows(scenes: Scenes, camera: Camera, alpha: Tensor) -> Tensor:
     """Soft shadows `[n, K, h, w]`: laid on the ground, or thrown on the surface behind."""
     n, size = len(scenes), camera.size
-    pixel = torch.arange(size, dtype=torch.float64)
-    place = (pixel + 0.5) / size
+    place = (torch.arange(size, dtype=torch.float64) + 0.5) / size
     x, y = place.view(1, 1, 1, size), place.view(1, 1, size, 1)
     lx, ly = scenes.light[:, 0, None, None, None], scenes.light[:, 1, None, None, None]
     scale = scenes.scale[:, :, None, None]
-    base = scenes.y[:, :, None, None]
+    base = camera.project(scenes.x, scenes.y, scenes.depth)[1][:, :, None, None]
     # On a surface the silhouette moves away from the light; on the ground it is laid flat behind
     # the object, sheared away from the light.
     above = base - y

@@ -7,7 +7,7 @@ from torch import Tensor
 from bench.data.assemble import assemble, limit, limited_name
 from bench.data.dataset import Boxes, DataOptions, DataSet, MemoryImages, Split
 from bench.data.scenes import store
-from bench.data.scenes.compose import CLASSES
+from bench.data.scenes.catalog import CLASSES
 from bench.data.scenes.frames import FrameFile, Frames
 from bench.data.statistics import Statistics
 from bench.errors import BenchError
