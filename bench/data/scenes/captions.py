@@ -78,7 +78,7 @@ def _places(scenes: Scenes) -> list[str]:
         if kind == OUTDOOR:
             places.append(f"{_GROUND[setting.GROUNDS[ground[i]]]} {_SKY[setting.SKIES[sky[i]]]}")
         else:
-            surface = f"{patterns.NAMES[design[i]]} {palette.NAMES[hue[i]]}"
-            there = f"in a room with a {surface} wall" if kind == ROOM else f"on a {surface} cloth"
-            places.append(there)
+            look = f"{patterns.NAMES[design[i]]} {palette.NAMES[hue[i]]}"
+            room = kind == ROOM
+            places.append(f"in a room with a {look} wall" if room else f"on a {look} surface")
     return places

@@ -30,6 +30,10 @@ class Rendered:
     owner: Tensor  # [n, h, w] int8: the slot seen at each pixel; -1: the backdrop
     area: Tensor  # [n, K] pixels that each object would cover with nothing in front of it
 
+    def take(self, index: slice) -> Rendered:
+        """Those of the pictures at `index`."""
+        return Rendered(self.pixels[index], self.owner[index], self.area[index])
+
 
 def render(scenes: Scenes, size: int, moved: bool = False, workers: int | None = None) -> Rendered:
     """Render `scenes` at `size` x `size` pixels; `moved` renders the second frame.

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from bench.data.dataset import digest_of
 from bench.data.scenes.captions import describe
-from bench.data.scenes.compose import compose
+from bench.data.scenes.compose import Scenes, compose
 from bench.data.scenes.labels import annotate
-from bench.data.scenes.render import render
+from bench.data.scenes.render import Rendered, render
 from bench.data.statistics import channel_statistics
 from bench.files import cache_root, write_atomic
 
 VERSION = 1  # of the pictures: bump it with any change that alters a pixel or a label
+_BATCH = 500  # pictures
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def pictures(split: str, count: int, size: int, log: list[str]) -> Stored:
     def make() -> dict[str, Tensor]:
         scenes = compose(split, count, VERSION)
         rendered = render(scenes, size)
-        labels = annotate(scenes, rendered)
+        labels = _annotated(scenes, rendered)
         text = "\n".join(describe(scenes, labels.pop("slot")))
         return {
             "pixels": rendered.pixels,
@@ -57,6 +58,13 @@ def frames(split: str, count: int, size: int) -> Tensor:
         return {"pixels": render(compose(split, count, VERSION), size, moved=True).pixels}
 
     return _cached(_path(f"{split}-frames", count, size), make, []).tensors["pixels"]
+
+
+def _annotated(scenes: Scenes, rendered: Rendered) -> dict[str, Tensor]:
+    """Every label, a few pictures at a time: the masks of all objects at once would not fit."""
+    slices = [slice(i, i + _BATCH) for i in range(0, len(scenes), _BATCH)]
+    parts = [annotate(scenes.take(some), rendered.take(some)) for some in slices]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _path(name: str, count: int, size: int) -> Path:
