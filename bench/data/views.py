@@ -18,7 +18,7 @@ from bench.data.threads import job_threads
 
 WHOLE = 96  # px: pictures stored up to this size are evaluated whole
 CROP = 0.875  # else the central share of the shorter side: 224 of 256
-CACHED = 2**18  # values (float32) that a CPU core keeps in its cache, with what is made of them
+CACHED = 2**19  # values of a part of a batch: with what is made of them, about a CPU core's cache
 
 Stage = tuple[Callable[[Tensor, Mapping[str, Tensor]], Tensor], Mapping[str, Tensor]]
 
