@@ -161,3 +161,14 @@ def test_sigkill_at_any_moment_ends_in_the_same_weights(tmp_path: Path) -> None:
 
 def _newest(home: Path) -> float:
     return max((p.stat().st_mtime for p in home.glob("runs/*/last.pt")), default=0.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_trains_in_bf16_and_gives_back_finite_weights(tmp_path: Path) -> None:
+    method = build()
+    trained = fit(method, tmp_path, EngineConfig().resolved())
+    assert trained.status == "ok"
+    assert trained.peak_memory is not None
+    assert method.head.weight.is_cuda
+    assert all(value.isfinite().all() for value in method.state_dict().values())

@@ -1,0 +1,116 @@
+"""Every registered protocol, on the real feature store and toy data that can be cheated on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from bench import backbones, conformance, registry, rng
+from bench.api import Encoder, Protocol, Scores
+from bench.data.dataset import DataSet, MemoryImages, Split
+from bench.features import Evaluation, FeatureStore, weights_digest
+from bench.progress import Reporter
+
+PROTOCOLS = list(registry.names("protocols"))
+CLASSES, SIZE = conformance.CLASSES, conformance.SIZE
+COUNTS = {"train": 160, "val": 40, "test": 400}
+
+
+def split(name: str) -> Split:
+    """Noise, but for the top left pixel's red, which is 60 times the label."""
+    count = COUNTS[name]
+    pixels = torch.randint(
+        0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8, generator=rng.generator("noise", name)
+    )
+    labels = torch.arange(count) % CLASSES
+    pixels[:, 0, 0, 0] = (60 * labels).to(torch.uint8)
+    return Split(name, MemoryImages(pixels), f"toy-{name}", labels=labels)
+
+
+def data() -> DataSet:
+    train = split("train")
+    return DataSet(conformance.toy_info(), train, train, split("val"), split("test"))
+
+
+class Constant(Encoder):
+    """The same numbers for every picture."""
+
+    dim, layers = 8, ("map",)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones(len(x), self.dim)
+
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        return {"map": torch.ones(len(x), 2, 4, 4)}
+
+
+class Leak(Encoder):
+    """Reads the label off the picture."""
+
+    dim = CLASSES
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, std = conformance.toy_info().mean[0], conformance.toy_info().std[0]
+        label = ((x[:, 0, 0, 0] * std + mean) * 255 / 60).round().long()
+        return one_hot(label, CLASSES).float()
+
+
+def run(name: str, encoder: Encoder, folder: Path, used: DataSet | None = None) -> Scores:
+    cls = registry.protocol(name)
+    store = FeatureStore(folder, encoder, "toy", torch.device("cpu"), Reporter(quiet=True))
+    evaluation = Evaluation(used or data(), store)
+    scores = cls().run(encoder.eval(), evaluation, cls.Config(), 0)
+    assert evaluation.test_was_read, "a protocol reports on test"
+    return scores
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_constant_encoder_scores_chance(name: str, tmp_path: Path) -> None:
+    scores = run(name, Constant(), tmp_path)
+    metric = registry.protocol(name).metric.name
+    assert scores.metrics[metric] == pytest.approx(100 / CLASSES)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_leaking_encoder_scores_everything(name: str, tmp_path: Path) -> None:
+    scores = run(name, Leak(), tmp_path)
+    assert scores.metrics[registry.protocol(name).metric.name] == 100
+    assert scores.predictions is not None
+    assert scores.labels is not None
+    assert torch.equal(scores.predictions, scores.labels)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_noise_in_the_test_labels_is_seen_and_moves_no_choice(name: str, tmp_path: Path) -> None:
+    """With test labels shuffled the same things are chosen, and the score falls to chance."""
+    honest = data()
+    assert honest.test.labels is not None
+    shuffle = torch.randperm(COUNTS["test"], generator=rng.generator("shuffled"))
+    test = replace(honest.test, labels=honest.test.labels[shuffle], digest="shuffled")
+    scores = run(name, Leak(), tmp_path, replace(honest, test=test))
+    assert scores.selected == run(name, Leak(), tmp_path).selected
+    assert scores.metrics[registry.protocol(name).metric.name] < 40
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_encoder_is_left_as_it_was(name: str, tmp_path: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = backbones.build("small", SIZE).requires_grad_(False)
+    before = weights_digest(encoder)
+    first = run(name, encoder, tmp_path)
+    assert weights_digest(encoder) == before
+    assert run(name, encoder, tmp_path).metrics == first.metrics, "a protocol repeats itself"
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_describes_itself(name: str) -> None:
+    cls: type[Protocol] = registry.protocol(name)
+    assert cls.version >= 1
+    assert cls.metric.unit
+    assert registry.names("protocols")[name]
