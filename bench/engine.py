@@ -9,18 +9,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from bench import checkpoint, optim, rng
-from bench.api import Batch, Config, DataInfo, Method, Step, TrainSet, View
-from bench.data.dataset import Images, MemoryImages, Split
-from bench.data.views import eval_view, render
+from bench.api import Batch, Config, Method, Step
+from bench.data.dataset import Split
 from bench.errors import BenchError
-from bench.progress import Reporter
+from bench.loader import Loader
+from bench.progress import Bar, Reporter
 
 WARMUP_STEPS = 10  # steps left out of the throughput: kernels are chosen and caches filled in them
 
@@ -69,36 +69,6 @@ class Trained:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-class Pictures(TrainSet):
-    """The training pictures on the device, as `Method.before_epoch` sees them."""
-
-    def __init__(self, images: Images, info: DataInfo, device: torch.device) -> None:
-        self._images, self._info, self._device = images, info, device
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    @torch.no_grad()
-    def features(self, module: nn.Module) -> Tensor:
-        """`module`'s output on every picture, `[N, D]`, in data order."""
-        was_training = module.training
-        module.eval()
-        view, images = eval_view(self._info), self._images
-        batches = torch.arange(len(self)).split(512)
-        rows: Tensor | None = None
-        for index, pixels in images.stream(batches):
-            aspect = None if images.aspect is None else images.aspect[index]
-            unused = rng.generator("eval", device=self._device)
-            (x,) = render(view, pixels.to(self._device), unused, aspect)
-            out = module(x).float()
-            if rows is None:
-                rows = out.new_zeros(len(self), out.shape[1])
-            rows[index.to(self._device)] = out
-        module.train(was_training)
-        assert rows is not None
-        return rows
-
-
 def fit(
     method: Method,
     split: Split,
@@ -134,19 +104,12 @@ class _Trainer:
     ) -> None:
         self.method, self.cfg, self.seed = method, cfg, seed
         self.folder, self.reporter = folder, reporter
-        self.batch_size, self.epochs = method.cfg.batch_size, method.cfg.epochs
-        self.per_epoch = len(split) // self.batch_size
-        if self.per_epoch == 0 and self.epochs:
-            raise BenchError(
-                f"a batch of {self.batch_size} needs that many pictures; there are {len(split)}. "
-                "Use a smaller --batch-size"
-            )
-        self.total = self.per_epoch * self.epochs
         self.fabric = cfg.fabric()
-        self.device = self.fabric.device
-        self.rank = self.fabric.global_rank
-        self.split = split
-        self.images = self._resident(split)
+        self.device, self.rank = self.fabric.device, self.fabric.global_rank
+        self.loader = Loader(method, split, seed, self.device, self.rank)
+        self.batch_size, self.per_epoch = self.loader.batch_size, self.loader.per_epoch
+        self.epochs: int = method.cfg.epochs
+        self.total = self.per_epoch * self.epochs
         method.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if cfg.compile:
             method.backbone.compile()
@@ -155,20 +118,11 @@ class _Trainer:
         self.optimizers = {
             phase: optim.build(self.specs[phase], self.parameters[phase]) for phase in method.phases
         }
-        self.views = tuple(method.views())
         self.step = 0  # optimiser steps done
         self.seconds_before = 0.0  # of earlier sittings
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}  # of this epoch's logged values, on the device
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
-
-    def _resident(self, split: Split) -> Images:
-        """The pictures, moved to a GPU where they take at most a quarter of its free memory."""
-        images = split.images
-        if self.device.type != "cuda" or not isinstance(images, MemoryImages):
-            return images
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return images.to(self.device) if images.pixels.nbytes < free / 4 else images
 
     def run(self, stop_after: int | None) -> Trained:
         self._restore()
@@ -184,9 +138,6 @@ class _Trainer:
                     self._epoch(last_step, bar)
             except _DivergedError:
                 return self._result("diverged")
-            except KeyboardInterrupt:
-                self._save()
-                raise
         if stop_after is not None and self.step < self.total:
             self._save()
         return self._result("ok")
@@ -205,17 +156,13 @@ class _Trainer:
             history=self.history,
         )
 
-    def _epoch(self, last_step: int, bar: Any) -> None:
+    def _epoch(self, last_step: int, bar: Bar) -> None:
         epoch, offset = divmod(self.step, self.per_epoch)
         if offset == 0:
             torch.manual_seed(rng.fold(self.seed, "before_epoch", epoch, self.rank))
-            self.method.before_epoch(epoch, Pictures(self.images, self.method.data, self.device))
-        order = self._order(epoch)[offset * self.batch_size :]
+            self.method.before_epoch(epoch, self.loader.pictures())
         count = min(self.per_epoch - offset, last_step - self.step)
-        batches = list(order.split(self.batch_size)[:count])
-        frames = self._frames(batches)
-        for index, pixels in self.images.stream(batches):
-            batch = self._batch(epoch, *_refill(index, pixels, self.batch_size), frames)
+        for batch in self.loader.batches(epoch, offset, count):
             loss = self._train_step(epoch, batch)
             self.clock.tick()
             self._show(bar, loss)
@@ -224,46 +171,6 @@ class _Trainer:
             wait = time.monotonic() - self.saved_at
             if wait >= self.cfg.checkpoint_seconds and self.step < self.total:
                 self._save()
-
-    def _order(self, epoch: int) -> Tensor:
-        """The epoch's order of pictures: each once, or drawn by the method's weights."""
-        draw = rng.generator(self.seed, "order", epoch)
-        weights = self.method.sample_weights()
-        if weights is None:
-            return torch.randperm(len(self.split), generator=draw)
-        return torch.multinomial(weights.cpu(), len(self.split), replacement=True, generator=draw)
-
-    def _frames(self, batches: list[Tensor]) -> Any:
-        if "frames" not in self.method.needs:
-            return None
-        assert self.split.frames is not None
-        return self.split.frames.stream(batches)
-
-    def _batch(self, epoch: int, index: Tensor, pixels: Tensor, frames: Any) -> Batch:
-        needs, split = self.method.needs, self.split
-        sources = {"image": pixels.to(self.device, non_blocking=True)}
-        if frames is not None:
-            sources["frame"] = next(frames)[1].to(self.device, non_blocking=True)
-        aspect = split.images.aspect
-        aspect = None if aspect is None else aspect[index].to(self.device)
-        views = {
-            view.name: render(view, sources[view.source], self._rng(epoch, view), aspect)
-            for view in self.views
-        }
-        label = split.labels if "labels" in needs else None
-        motion = split.motion if "frames" in needs else None
-        text = split.text if "text" in needs else None
-        return Batch(
-            views=views,
-            index=index.to(self.device),
-            label=None if label is None else label[index].to(self.device),
-            text=None if text is None else tuple(text[i] for i in index.tolist()),
-            motion=None if motion is None else motion[index].to(self.device),
-        )
-
-    def _rng(self, epoch: int, view: View) -> torch.Generator:
-        names = (self.seed, epoch, self.step, self.rank, "view", view.name)
-        return rng.generator(*names, device=self.device)
 
     def _train_step(self, epoch: int, batch: Batch) -> Tensor:
         logged: dict[str, Tensor] = {}
@@ -299,7 +206,7 @@ class _Trainer:
         self.step += 1
         return next(iter(logged.values()))
 
-    def _show(self, bar: Any, loss: Tensor) -> None:
+    def _show(self, bar: Bar, loss: Tensor) -> None:
         # Reading the loss waits for a GPU, so it is done a few times a second at the most.
         if not self.clock.due():
             bar.advance()
@@ -381,14 +288,3 @@ class _Throughput:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - self._start
         return (self._steps - self._steps_at_start) * self._batch_size / max(seconds, 1e-9)
-
-
-def _refill(index: Tensor, pixels: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    """A full batch again where broken pictures were left out: its first pictures, repeated."""
-    missing = batch_size - len(index)
-    if missing <= 0:
-        return index, pixels
-    if len(index) == 0:
-        raise BenchError("every picture of a batch is broken; remove the broken ones")
-    again = torch.arange(missing) % len(index)
-    return torch.cat([index, index[again]]), torch.cat([pixels, pixels[again.to(pixels.device)]])

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
@@ -55,7 +56,7 @@ def run(
         BenchError: bad input, a full disk, or the same pretraining going on in another process.
     """
     split = data.train if "labels" in resolved.method.needs else data.full
-    _check_needs(resolved, data.info, split)
+    _check_needs(resolved, data.info)
     method = _build(resolved, replace(data.info, n_train=len(split)))
     identity = _pretrain_identity(resolved, split, method)
     folder = files.cache_root() / "runs" / record.run_id(identity)
@@ -192,7 +193,7 @@ def _store(made: Record, scores: Scores | None, results: Path) -> Outcome:
     return Outcome(record.read(path), path, scores)
 
 
-def _check_needs(resolved: Resolved, info: DataInfo, split: Split) -> None:
+def _check_needs(resolved: Resolved, info: DataInfo) -> None:
     for need in sorted(resolved.method.needs - {"pretrained"}):
         if need not in info.has:
             raise BenchError(f"method {resolved.method_name} needs {need}; {info.name} has none")
@@ -201,12 +202,6 @@ def _check_needs(resolved: Resolved, info: DataInfo, split: Split) -> None:
             raise BenchError(
                 f"protocol {resolved.protocol_name} needs {need}; {info.name} has none"
             )
-    batch = resolved.method_cfg.batch_size
-    if resolved.method_cfg.epochs and batch > len(split):
-        raise BenchError(
-            f"a batch of {batch} needs that many pictures; {info.name} has {len(split)}. "
-            "Use a smaller --batch-size"
-        )
 
 
 def _build(resolved: Resolved, info: DataInfo) -> Method:
@@ -221,7 +216,19 @@ def _build(resolved: Resolved, info: DataInfo) -> Method:
             pretrained and cfg.weights is None,
             **resolved.backbone_options,
         )
-        return resolved.method(cfg, backbone, info)
+        method = resolved.method(cfg, backbone, info)
+    try:
+        method.views()
+        for phase in method.phases:
+            method.optim(phase)
+    except ValidationError as error:  # told now, in one line, and not once training begins
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise BenchError(
+            f"method {resolved.method_name}: a setting does not fit {error.title}.{where}: "
+            f"{fault['msg']} (got {fault['input']!r})"
+        ) from error
+    return method
 
 
 def _pretrain_identity(resolved: Resolved, split: Split, method: Method) -> dict[str, Any]:

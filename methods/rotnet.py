@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from pydantic import field_validator
@@ -34,7 +35,9 @@ class RotNet(Method):
         lr: float = 0.1
         momentum: float = 0.9  # Nesterov
         weight_decay: float = 5e-4
-        schedule: str = "step"  # 0.1 -> 0.02 -> 0.004 -> 0.0008 at epochs 60, 120, 160 of 200
+        schedule: Literal["step", "cosine"] = (
+            "step"  # 0.1 -> 0.02 -> 0.004 -> 0.0008 at epochs 60, 120, 160 of 200
+        )
         angles: tuple[int, ...] = (0, 90, 180, 270)  # degrees counter-clockwise
 
         @field_validator("angles")

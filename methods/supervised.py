@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,7 +28,9 @@ class Supervised(Method):
         lr: float = 0.1
         momentum: float = 0.9  # Nesterov
         weight_decay: float = 5e-4
-        schedule: str = "step"  # 0.1 -> 0.02 -> 0.004 -> 0.0008 at epochs 60, 120, 160 of 200
+        schedule: Literal["step", "cosine"] = (
+            "step"  # 0.1 -> 0.02 -> 0.004 -> 0.0008 at epochs 60, 120, 160 of 200
+        )
 
     def build(self) -> None:
         """One linear layer over the classes."""

@@ -1,0 +1,141 @@
+"""What a training step sees: pictures in the epoch's order, rendered as the method's views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from bench import rng
+from bench.api import Batch, Batches, DataInfo, Method, TrainSet, View
+from bench.data.dataset import Images, MemoryImages, Split
+from bench.data.views import eval_view, render
+from bench.errors import BenchError
+
+
+class Loader:
+    """Batches of a training split on a device, with what the method declares that it needs.
+
+    Every draw is named by (seed, epoch, step, rank), so an epoch can be entered at any step.
+
+    Raises:
+        BenchError: there are fewer pictures than one batch holds.
+    """
+
+    def __init__(
+        self, method: Method, split: Split, seed: int, device: torch.device, rank: int = 0
+    ) -> None:
+        self.method, self.split, self.seed = method, split, seed
+        self.device, self.rank = device, rank
+        self.batch_size: int = method.cfg.batch_size
+        self.per_epoch = len(split) // self.batch_size
+        if self.per_epoch == 0:
+            raise BenchError(
+                f"a batch of {self.batch_size} needs that many pictures; there are {len(split)}. "
+                "Use a smaller --batch-size"
+            )
+        self.views = tuple(method.views())
+        self.images = _resident(split.images, device)
+
+    def pictures(self) -> TrainSet:
+        """The training pictures, for `Method.before_epoch`."""
+        return _Pictures(self.images, self.method.data, self.device)
+
+    def batches(self, epoch: int, offset: int, count: int) -> Iterator[Batch]:
+        """`count` batches of an epoch, from its step `offset` on."""
+        order = self._order(epoch)[offset * self.batch_size :]
+        indices = list(order.split(self.batch_size)[:count])
+        frames = self._frames(indices)
+        first = epoch * self.per_epoch + offset
+        for step, (index, pixels) in enumerate(self.images.stream(indices), first):
+            index, pixels = _refill(index, pixels, self.batch_size)
+            yield self._batch((self.seed, epoch, step, self.rank), index, pixels, frames)
+
+    def _order(self, epoch: int) -> Tensor:
+        """The epoch's order of pictures: each once, or drawn by the method's weights."""
+        draw = rng.generator(self.seed, "order", epoch)
+        weights = self.method.sample_weights()
+        if weights is None:
+            return torch.randperm(len(self.split), generator=draw)
+        return torch.multinomial(weights.cpu(), len(self.split), replacement=True, generator=draw)
+
+    def _frames(self, indices: list[Tensor]) -> Batches | None:
+        if "frames" not in self.method.needs:
+            return None
+        assert self.split.frames is not None
+        return self.split.frames.stream(indices)
+
+    def _batch(
+        self,
+        where: tuple[int, int, int, int],
+        index: Tensor,
+        pixels: Tensor,
+        frames: Batches | None,
+    ) -> Batch:
+        needs, split = self.method.needs, self.split
+        sources = {"image": pixels.to(self.device, non_blocking=True)}
+        if frames is not None:
+            sources["frame"] = next(frames)[1].to(self.device, non_blocking=True)
+        aspect = split.images.aspect
+        aspect = None if aspect is None else aspect[index].to(self.device)
+
+        def draw(view: View) -> torch.Generator:
+            return rng.generator(*where, "view", view.name, device=self.device)
+
+        label = split.labels if "labels" in needs else None
+        motion = split.motion if "frames" in needs else None
+        text = split.text if "text" in needs else None
+        return Batch(
+            views={v.name: render(v, sources[v.source], draw(v), aspect) for v in self.views},
+            index=index.to(self.device),
+            label=None if label is None else label[index].to(self.device),
+            text=None if text is None else tuple(text[i] for i in index.tolist()),
+            motion=None if motion is None else motion[index].to(self.device),
+        )
+
+
+class _Pictures(TrainSet):
+    def __init__(self, images: Images, info: DataInfo, device: torch.device) -> None:
+        self._images, self._info, self._device = images, info, device
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @torch.no_grad()
+    def features(self, module: nn.Module) -> Tensor:
+        """`module`'s output on every picture, `[N, D]`, in data order; a broken one's are zeros."""
+        was_training = module.training
+        module.eval()
+        view, images = eval_view(self._info), self._images
+        rows: Tensor | None = None
+        for index, pixels in images.stream(torch.arange(len(self)).split(512)):
+            aspect = None if images.aspect is None else images.aspect[index].to(self._device)
+            unused = rng.generator("eval", device=self._device)
+            (x,) = render(view, pixels.to(self._device), unused, aspect)
+            out = module(x).float()
+            if rows is None:
+                rows = out.new_zeros(len(self), out.shape[1])
+            rows[index.to(self._device)] = out
+        module.train(was_training)
+        assert rows is not None
+        return rows
+
+
+def _resident(images: Images, device: torch.device) -> Images:
+    """The pictures, moved to a GPU where they take at most a quarter of its free memory."""
+    if device.type != "cuda" or not isinstance(images, MemoryImages):
+        return images
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if images.pixels.nbytes < free / 4 else images
+
+
+def _refill(index: Tensor, pixels: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """A full batch again where broken pictures were left out: its first pictures, repeated."""
+    missing = batch_size - len(index)
+    if missing <= 0:
+        return index, pixels
+    if len(index) == 0:
+        raise BenchError("every picture of a batch is broken; remove the broken ones")
+    again = torch.arange(missing) % len(index)
+    return torch.cat([index, index[again]]), torch.cat([pixels, pixels[again.to(pixels.device)]])
