@@ -6,6 +6,7 @@ the weights of the undisturbed one, bit for bit on a CPU.
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +38,12 @@ class EngineConfig(Config):
         """The same with every `auto` decided for this machine.
 
         Raises:
-            BenchError: `cuda` was asked for and there is none.
+            BenchError: a GPU or a compiler was asked for, and there is none.
         """
+        if self.compile and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            raise BenchError(
+                "--compile needs a C++ compiler such as g++; leave it out or install one"
+            )
         gpu = torch.cuda.is_available()
         if self.device == "cuda" and not gpu:
             raise BenchError("no CUDA device here; use --device cpu or leave --device out")
