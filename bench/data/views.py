@@ -53,7 +53,7 @@ def render(
             out.copy_(_apply(stages, pixels))
         return outs
     values = 3 * len(pixels) * max(size[0] * size[1], stored[0] * stored[1])
-    count = max(1, math.ceil(values / CACHED))
+    count = max(1, min(len(pixels), math.ceil(values / CACHED)))
     with job_threads() as do:
         drawn = [_draw(ops, len(pixels), rng, stored, size, aspect) for _ in outs]
         do(

@@ -92,12 +92,6 @@ class Trainer:
             self.optimizer.step()
 
 
-@pytest.fixture(autouse=True)
-def only_when_asked(request: pytest.FixtureRequest) -> None:
-    if not request.config.getoption("benchmark_only"):
-        pytest.skip("a benchmark: run with --benchmark-only on an idle machine")
-
-
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_whole_step(benchmark, request, capsys):
     pixels = torch.randint(0, 256, (BATCH * STEPS, 3, SIZE, SIZE), dtype=torch.uint8)

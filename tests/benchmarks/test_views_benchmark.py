@@ -128,12 +128,6 @@ def kornia(pixels: Tensor, jitter: tuple[float, float, float, float], blur: bool
     return lambda: [(transform(b / 255), transform(b / 255)) for b in pixels.split(BATCH)]
 
 
-@pytest.fixture(autouse=True)
-def only_when_asked(request: pytest.FixtureRequest) -> None:
-    if not request.config.getoption("benchmark_only"):
-        pytest.skip("a benchmark: run with --benchmark-only on an idle machine")
-
-
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize(
     ("size", "jitter", "blur"),

@@ -69,7 +69,7 @@ def test_every_set_in_the_catalog_says_what_it_is() -> None:
     [
         ("cifar11", "did you mean cifar10"),
         ("imagenett:x", "did you mean imagenet"),
-        ("zzz", "choose one of .*digits"),
+        ("zzz", "known: .*digits"),
         ("digits:3", "takes no argument"),
         ("imagefolder", "imagefolder:PATH"),
         ("imagenet:", "imagenet:PATH"),
