@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.data.dataset import Images, MemoryImages, digest_of
 from bench.data.folder import FolderImages
 from bench.data.statistics import Statistics, channel_statistics
+from bench.errors import BenchError
 from bench.files import cache_root, write_atomic
 from bench.rng import generator
 
@@ -43,7 +44,7 @@ def store(files: FolderImages, listing: str) -> Stored:
         listing: A digest of their paths and sizes.
 
     Raises:
-        BenchError: too many are broken, or the cache cannot be written.
+        BenchError: too many are broken, or the cache cannot be written or was damaged.
     """
     side = files.size[0]
     if len(files) * 3 * side * side > IN_MEMORY:
@@ -61,8 +62,12 @@ def store(files: FolderImages, listing: str) -> Stored:
         kept, aspect = torch.from_numpy(about["kept"]), torch.from_numpy(about["aspect"])
         statistics = Statistics(tuple(about["mean"].tolist()), tuple(about["std"].tolist()))
         digest = str(about["digest"])
-    # Copy-on-write rather than read-only, which torch would warn about; nobody writes.
-    pixels = torch.from_numpy(np.load(pixel_file, mmap_mode="c"))
+    try:
+        # Copy-on-write rather than read-only, which torch would warn about; nobody writes.
+        pixels = torch.from_numpy(np.load(pixel_file, mmap_mode="c"))
+    except (OSError, ValueError) as error:
+        about_file.unlink()
+        raise BenchError(f"{pixel_file} is damaged; run again, and it is decoded anew") from error
     square = bool((aspect == 1).all())
     return Stored(MemoryImages(pixels, None if square else aspect), kept, digest, statistics)
 

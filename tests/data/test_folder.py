@@ -256,6 +256,15 @@ def test_small_sets_are_decoded_once(
     assert again.broken.log == lazy.broken.log
 
 
+def test_a_damaged_cache_is_named_and_decoded_anew(tmp_path: Path, pictures: list[str]) -> None:
+    first = store(images(tmp_path, pictures), "listing")
+    (pixel_file,) = tmp_path.glob("cache/data/pixels/*.npy")
+    pixel_file.write_bytes(pixel_file.read_bytes()[:40])
+    with pytest.raises(BenchError, match="is damaged; run again"):
+        store(images(tmp_path, pictures), "listing")
+    assert store(images(tmp_path, pictures), "listing").digest == first.digest
+
+
 def test_cached_sets_still_obey_the_limit_of_broken_pictures(
     tmp_path: Path, pictures: list[str]
 ) -> None:
