@@ -43,7 +43,10 @@ class Op(Config, ABC):
 
     @abstractmethod
     def apply(self, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
-        """Apply drawn parameters to `x` `[n, 3, h, w]`, float in [0, 1] until `Normalize`."""
+        """Apply drawn parameters to `x` `[n, 3, h, w]`, float in [0, 1] until `Normalize`.
+
+        `x` may be overwritten.
+        """
 
 
 @dataclass(frozen=True)

@@ -81,8 +81,9 @@ def test_draws_do_not_depend_on_parts_or_threads(pixels, monkeypatch):
 
 def test_renderings_differ_and_repeat(pixels):
     view = View("v", SIMCLR, count=3)
-    rng = generator(1)
+    rng, before = generator(1), pixels.clone()
     first = render(view, pixels, rng)
+    assert pixels.equal(before), "the stored pictures were changed"
     assert len(first) == 3
     assert not first[0].equal(first[1]) and not first[1].equal(first[2])
     assert all(a.equal(b) for a, b in zip(first, render(view, pixels, generator(1)), strict=True))

@@ -142,7 +142,7 @@ class Normalize(Op):
     def apply(self, x: Tensor, params: Mapping[str, Tensor]) -> Tensor:
         """Normalise every picture."""
         mean, std = (constant(v, x.device).view(3, 1, 1) for v in (self.mean, self.std))
-        return (x - mean).div_(std)
+        return x.contiguous().sub_(mean).div_(std)
 
 
 def _positive(std: Colour) -> Colour:

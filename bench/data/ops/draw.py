@@ -50,18 +50,25 @@ def on_chosen(
 ) -> Tensor:
     """`x` `[n, ...]` with `function(x, *params)` in place of the pictures that are `chosen` `[n]`.
 
-    On a CPU only those are computed. Elsewhere all are, since their number would have to be waited
-    for.
+    On a CPU only those are computed, and `x` is overwritten: `render` sorts pictures so that those
+    chosen mostly stand together, and then nothing has to be gathered. Elsewhere all are computed,
+    since their number would have to be waited for.
     """
-    if x.device.type == "cpu":
-        (at,) = chosen.nonzero(as_tuple=True)
-        if len(at) == 0:
-            return x
-        if len(at) == len(x):
-            return function(x, *params)
-        some = (tensor.index_select(0, at) for tensor in (x, *params))
-        return put(x.clone(memory_format=torch.contiguous_format), at, function(*some))
-    return torch.where(chosen[:, None, None, None], function(x, *params), x)
+    if x.device.type != "cpu":
+        return torch.where(chosen[:, None, None, None], function(x, *params), x)
+    (at,) = chosen.nonzero(as_tuple=True)
+    if len(at) == 0:
+        return x
+    if len(at) == len(x):
+        return function(x, *params)
+    x = x.contiguous()
+    first, last = int(at[0]), int(at[-1])
+    if last - first + 1 == len(at):
+        run = slice(first, last + 1)
+        x[run] = function(x[run], *(tensor[run] for tensor in params))
+        return x
+    some = (tensor.index_select(0, at) for tensor in (x, *params))
+    return put(x, at, function(*some))
 
 
 def put(x: Tensor, at: Tensor, pictures: Tensor) -> Tensor:
