@@ -33,7 +33,7 @@ def blend(x: Tensor, factor: Tensor, mean: Tensor, gray: Tensor) -> Tensor:
     reference, rest = luma(x), 1 - factor
     level = reference.mean((1, 2)).mul_(rest * mean)
     reference.mul_((rest * gray)[:, None, None]).add_(level[:, None, None])
-    return (x * factor[:, None, None, None]).add_(reference[:, None]).clamp_(0, 1)
+    return torch.addcmul(reference[:, None], x, factor[:, None, None, None]).clamp_(0, 1)
 
 
 def sharpen(x: Tensor, factor: Tensor) -> Tensor:
