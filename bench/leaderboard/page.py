@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from bench.leaderboard.groups import REFERENCES, Group, differences, flatten
+from bench.leaderboard.published import data_title
 from bench.leaderboard.ranking import Place, places
 from bench.leaderboard.statistics import LEVEL, RESAMPLES
 from bench.leaderboard.tables import (
@@ -62,7 +63,7 @@ def render(
     for data, members in groupby(
         zip(groups, titles, strict=True), key=lambda pair: pair[0].setting.data
     ):
-        blocks.append(f"## {data}")
+        blocks.append(f"## {data_title(data)}")
         for group, title in members:
             blocks.append(f"### {title}")
             blocks.extend(_section(group, published, results, link))

@@ -96,6 +96,15 @@ def read_published(file: Path) -> pd.DataFrame:
     return table.dropna(subset="value")
 
 
+def data_title(name: str) -> str:
+    """A data set's heading: where it is a version of a published set, in which way it differs."""
+    found = _dataset(name)
+    if found is None or not found[1]:
+        return name
+    dataset, pictures = found
+    return f"{name}: {dataset.name} ({pictures})"
+
+
 def closest(record: Record, table: pd.DataFrame) -> Comparison | None:
     """The published number with the fewest reasons against it, and among those the best."""
     if (found := _dataset(record.data.name)) is None:

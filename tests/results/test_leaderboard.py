@@ -22,7 +22,7 @@ from scipy import stats
 from bench.errors import BenchError
 from bench.leaderboard import build, check, page, problems, write
 from bench.leaderboard.groups import Entry
-from bench.leaderboard.published import COUNTERPARTS, PROTOCOLS, read_published
+from bench.leaderboard.published import COUNTERPARTS, PROTOCOLS, data_title, read_published
 from bench.leaderboard.statistics import bootstrap_interval, half_width, ranks, separated
 from bench.leaderboard.tables import duration
 from bench.record import Record, load_all
@@ -589,3 +589,15 @@ def test_check_finds_an_edit_and_staleness(results, put, tmp_path):
     put("rotnet", 1, 61.0)
     (problem,) = check(results, file)
     assert "stale" in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("scenes", "scenes"),
+        ("cifar10", "cifar10"),
+        ("cifar10_jpeg75", "cifar10_jpeg75: CIFAR-10 (JPEG q75 pictures)"),
+    ],
+)
+def test_a_version_of_a_published_set_says_so_in_its_heading(name: str, title: str) -> None:
+    assert data_title(name) == title
