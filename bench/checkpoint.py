@@ -12,7 +12,7 @@ from bench.errors import BenchError
 from bench.files import write_atomic
 from bench.progress import Reporter
 
-LAST, PREVIOUS = "last.pt", "previous.pt"
+FRESH, LAST, PREVIOUS = "fresh.pt", "last.pt", "previous.pt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
@@ -23,7 +23,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    fresh = folder / "fresh.pt"
+    fresh = folder / FRESH
     write_atomic(fresh, lambda file: file.write(buffer.getbuffer()))
     last = folder / LAST
     if last.exists():
@@ -40,7 +40,7 @@ def load(folder: Path, device: torch.device, reporter: Reporter) -> dict[str, An
         BenchError: checkpoints are there but none can be read.
     """
     damaged: list[Path] = []
-    for name in ("fresh.pt", LAST, PREVIOUS):
+    for name in (FRESH, LAST, PREVIOUS):
         path = folder / name
         if not path.exists():
             continue
@@ -67,5 +67,5 @@ def load(folder: Path, device: torch.device, reporter: Reporter) -> dict[str, An
 
 def clear(folder: Path) -> None:
     """Remove the checkpoints of a finished run; its final weights are stored apart."""
-    for name in (LAST, PREVIOUS):
+    for name in (FRESH, LAST, PREVIOUS):
         (folder / name).unlink(missing_ok=True)

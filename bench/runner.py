@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_safetensors
 
-from bench import backbones, checkpoint, engine, environment, files, record, rng
+from bench import backbones, environment, files, pretraining, record, rng
 from bench.api import DataInfo, Encoder, Method, Scores, View
 from bench.data.dataset import DataSet, Split
-from bench.engine import EngineConfig, Trained
+from bench.engine import Trained
 from bench.errors import BenchError
-from bench.features import Evaluation, FeatureStore, weights_digest
+from bench.features import Evaluation, FeatureStore
 from bench.progress import Reporter
 from bench.record import Record
 from bench.resolve import Resolved, deviations
 
-ENGINE_VERSION = 1  # part of every pretraining's identity; bump when the loop's numbers change
 COLLAPSED_STD = 0.05  # of the 1/sqrt(D) that features spread evenly over the sphere have
 
 
@@ -58,7 +50,7 @@ def run(
     split = data.train if "labels" in resolved.method.needs else data.full
     _check_needs(resolved, data.info)
     method = _build(resolved, replace(data.info, n_train=len(split)))
-    identity = _pretrain_identity(resolved, split, method)
+    identity = pretraining.identity(resolved, split, method)
     folder = files.cache_root() / "runs" / record.run_id(identity)
     identity |= {"protocol": resolved.tree()["protocol"], "test": data.test.digest}
     done = _Done(record.run_id(identity), folder)
@@ -96,7 +88,7 @@ def _train_and_measure(
 ) -> None:
     device = resolved.engine.fabric().device
     if resolved.method_cfg.epochs:
-        done.trained, done.reused = _pretrain(
+        done.trained, done.reused = pretraining.pretrain(
             method, split, resolved, done.folder, reporter, resume
         )
     method.to(device)
@@ -137,7 +129,7 @@ def _record(done: _Done, method: Method, split: Split, resolved: Resolved, data:
             **tree["method"],
             deviations=(*deviations(resolved.method, cfg), *method.backbone.notes),
             labels_used="labels" in method.needs,
-            source_sha256=_source(resolved.method),
+            source_sha256=pretraining.source_sha256(resolved.method),
         ),
         backbone=_backbone_name(resolved),
         pretraining=record.PretrainRecord(
@@ -173,7 +165,7 @@ def _record(done: _Done, method: Method, split: Split, resolved: Resolved, data:
             reused_pretraining=done.reused,
         ),
         environment=environment.describe(resolved.engine.fabric().device),
-        checkpoint_sha256=_checkpoint_sha256(done.folder),
+        checkpoint_sha256=pretraining.final_sha256(done.folder),
         log={k: v for row in trained.history[-1:] for k, v in row.items() if k != "epoch"},
         message=done.message,
     )
@@ -231,101 +223,6 @@ def _build(resolved: Resolved, info: DataInfo) -> Method:
     return method
 
 
-def _pretrain_identity(resolved: Resolved, split: Split, method: Method) -> dict[str, Any]:
-    tree = resolved.tree()
-    identity = {
-        "engine": ENGINE_VERSION,
-        "method": tree["method"]["name"],
-        "version": tree["method"]["version"],
-        "config": tree["method"]["config"],
-        "source": _source(resolved.method),
-        "backbone": tree["backbone"],
-        "data": split.digest,
-        "seed": resolved.seed,
-        "device": resolved.engine.device,
-        "precision": resolved.engine.precision,
-        "compile": resolved.engine.compile,
-    }
-    if "pretrained" in resolved.method.needs:
-        identity["weights"] = weights_digest(method)  # a file's name says nothing of its content
-    return identity
-
-
-def _pretrain(
-    method: Method,
-    split: Split,
-    resolved: Resolved,
-    folder: Path,
-    reporter: Reporter,
-    resume: bool,
-) -> tuple[Trained, bool]:
-    """Train, or take the finished weights of the same pretraining; the flag says which."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        done = folder / "trained.json"
-        if not resume:
-            done.unlink(missing_ok=True)
-            checkpoint.clear(folder)
-        if done.exists():
-            trained = _load_finished(method, folder, resolved.engine)
-            reporter.line(f"pretraining {folder.name} was done before; nothing is trained again")
-            return trained, True
-        files.write_text(folder / "config.json", json.dumps(resolved.tree(), indent=2) + "\n")
-        trained = engine.fit(
-            method,
-            split,
-            resolved.engine,
-            seed=resolved.seed,
-            folder=folder,
-            reporter=reporter,
-        )
-        if trained.status == "ok":
-            weights = to_safetensors(
-                {k: v.detach().cpu().contiguous().clone() for k, v in method.state_dict().items()}
-            )
-            final = folder / "final.safetensors"
-            files.write_atomic(final, lambda file: file.write(weights))
-            summary = {**asdict(trained), "sha256": files.sha256_file(final)}
-            files.write_text(done, json.dumps(summary, indent=2) + "\n")
-            checkpoint.clear(folder)
-        return trained, False
-
-
-def _load_finished(method: Method, folder: Path, cfg: EngineConfig) -> Trained:
-    try:
-        summary = json.loads((folder / "trained.json").read_text())
-        sha256 = summary.pop("sha256")
-        trained = Trained(**summary)
-        path = folder / "final.safetensors"
-        if files.sha256_file(path) != sha256:
-            raise ValueError(f"{path.name} does not have the sha256 it was written with")
-        method.load_state_dict(load_file(path))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise BenchError(
-            f"the finished weights in {folder} are damaged: {reason}. "
-            "Put back a good copy, or delete that folder to train again"
-        ) from error
-    method.to(cfg.fabric().device)
-    return trained
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / "lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise BenchError(
-            f"this configuration is being trained by another process (lock {folder / 'lock'}); "
-            "wait for it and run again, the result will be reused"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _collapse(encoder: Encoder, evaluation: Evaluation) -> record.CollapseRecord:
     """Spread of the L2-normalised validation features, and RankMe's effective rank."""
     features = evaluation.val.features(encoder)["output"][:2048].double()
@@ -337,19 +234,6 @@ def _collapse(encoder: Encoder, evaluation: Evaluation) -> record.CollapseRecord
         feature_std=features.std(0, correction=0).mean().item(),
         effective_rank=entropy.exp().item(),
     )
-
-
-def _checkpoint_sha256(folder: Path) -> str | None:
-    final = folder / "final.safetensors"
-    return files.sha256_file(final) if final.exists() else None
-
-
-def _source(method: type[Method]) -> str | None:
-    """The sha256 of a method's file where it is not one of ours."""
-    if method.__module__.startswith("methods."):
-        return None
-    path = inspect.getsourcefile(method)
-    return files.sha256_file(Path(path)) if path else None
 
 
 def _backbone_name(resolved: Resolved) -> str:

@@ -117,10 +117,21 @@ def test_a_second_run_is_a_reproduction(run: Path) -> None:
 
 def test_a_second_protocol_retrains_and_reextracts_nothing(tmp_path: Path) -> None:
     arguments = ["run", "--method", "rotnet", *QUICK]
-    bench(*arguments, "--protocol", "linear", "--set", "protocol.min_steps=20", cwd=tmp_path)
-    done = bench(*arguments, "--protocol", "knn", cwd=tmp_path)
+    home = {"BENCH_CACHE": str(tmp_path / "cache")}
+    first = [*arguments, "--protocol", "linear", "--set", "protocol.min_steps=20"]
+    bench(*first, cwd=tmp_path, **home)
+    second = [*arguments, "--protocol", "knn"]
+    done = bench(*second, cwd=tmp_path, **home)
     assert "nothing is trained again" in done.stderr
     assert "nothing was extracted again" in done.stderr
+    # The same weights, truncated: named in one line, and trained anew only when that is asked for.
+    (final,) = tmp_path.glob("cache/runs/*/final.safetensors")
+    whole = final.read_bytes()
+    final.write_bytes(whole[:1000])
+    assert "are damaged" in refused(*second, cwd=tmp_path, **home)
+    done = bench(*second, "--no-resume", cwd=tmp_path, **home)
+    assert final.read_bytes() == whole
+    assert "(+0.00)" in done.stdout
 
 
 def test_show_prints_a_record_by_the_beginning_of_its_id(run: Path) -> None:

@@ -1,0 +1,141 @@
+"""Pretraining once: what identifies it, where its weights are kept, and when they are reused."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+
+from bench import checkpoint, engine, files
+from bench.api import Method
+from bench.data.dataset import Split
+from bench.engine import EngineConfig, Trained
+from bench.errors import BenchError
+from bench.features import weights_digest
+from bench.progress import Reporter
+from bench.resolve import Resolved
+
+ENGINE_VERSION = 1  # part of every pretraining's identity; bump when the loop's numbers change
+FINAL, DONE = "final.safetensors", "trained.json"
+
+
+def identity(resolved: Resolved, split: Split, method: Method) -> dict[str, Any]:
+    """Everything that the trained weights depend on; its hash names their folder."""
+    tree = resolved.tree()
+    parts = {
+        "engine": ENGINE_VERSION,
+        "method": tree["method"]["name"],
+        "version": tree["method"]["version"],
+        "config": tree["method"]["config"],
+        "source": source_sha256(resolved.method),
+        "backbone": tree["backbone"],
+        "data": split.digest,
+        "seed": resolved.seed,
+        "device": resolved.engine.device,
+        "precision": resolved.engine.precision,
+        "compile": resolved.engine.compile,
+    }
+    if "pretrained" in resolved.method.needs:
+        parts["weights"] = weights_digest(method)  # a file's name says nothing of its content
+    return parts
+
+
+def pretrain(
+    method: Method,
+    split: Split,
+    resolved: Resolved,
+    folder: Path,
+    reporter: Reporter,
+    resume: bool,
+) -> tuple[Trained, bool]:
+    """Train `method`, or take the finished weights of the same pretraining; the flag says which.
+
+    Raises:
+        BenchError: another process is training the same, or weights or checkpoints are damaged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        done = folder / DONE
+        if not resume:
+            done.unlink(missing_ok=True)
+            checkpoint.clear(folder)
+        if done.exists():
+            trained = _load_finished(method, folder, resolved.engine)
+            reporter.line(f"pretraining {folder.name} was done before; nothing is trained again")
+            return trained, True
+        files.write_text(folder / "config.json", json.dumps(resolved.tree(), indent=2) + "\n")
+        trained = engine.fit(
+            method,
+            split,
+            resolved.engine,
+            seed=resolved.seed,
+            folder=folder,
+            reporter=reporter,
+        )
+        if trained.status == "ok":
+            weights = to_safetensors(
+                {k: v.detach().cpu().contiguous().clone() for k, v in method.state_dict().items()}
+            )
+            final = folder / FINAL
+            files.write_atomic(final, lambda file: file.write(weights))
+            summary = {**asdict(trained), "sha256": files.sha256_file(final)}
+            files.write_text(done, json.dumps(summary, indent=2) + "\n")
+            checkpoint.clear(folder)
+        return trained, False
+
+
+def final_sha256(folder: Path) -> str | None:
+    """The sha256 of a pretraining's final weights, where it has any."""
+    final = folder / FINAL
+    return files.sha256_file(final) if final.exists() else None
+
+
+def source_sha256(method: type[Method]) -> str | None:
+    """The sha256 of a method's file where it is not one of ours."""
+    if method.__module__.startswith("methods."):
+        return None
+    path = inspect.getsourcefile(method)
+    return files.sha256_file(Path(path)) if path else None
+
+
+def _load_finished(method: Method, folder: Path, cfg: EngineConfig) -> Trained:
+    try:
+        summary = json.loads((folder / DONE).read_text())
+        sha256 = summary.pop("sha256")
+        trained = Trained(**summary)
+        path = folder / FINAL
+        if files.sha256_file(path) != sha256:
+            raise ValueError(f"{path.name} does not have the sha256 it was written with")
+        method.load_state_dict(load_file(path))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BenchError(
+            f"the finished weights in {folder} are damaged: {reason}. "
+            "Put back a good copy, or delete that folder to train again"
+        ) from error
+    method.to(cfg.fabric().device)
+    return trained
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BenchError(
+            f"this configuration is being trained by another process (lock {folder / 'lock'}); "
+            "wait for it and run again, the result will be reused"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
