@@ -101,10 +101,14 @@ def run(
     """Pretrain a method (or reuse it), evaluate its frozen encoder, write a record."""
     from rich.console import Console
 
-    from bench import resolve
+    from bench import registry, resolve
     from bench.data import catalog
     from bench.progress import Reporter
 
+    for name in method:  # a wrong name is told before any data are read
+        registry.method(name)
+    for name in protocol:
+        registry.protocol(name)
     overrides = resolve.parse_sets(set_)
     given = {"epochs": epochs, "batch_size": batch_size, "weights": weights and str(weights)}
     overrides["method"] |= {key: value for key, value in given.items() if value is not None}

@@ -60,7 +60,6 @@ class FeatureStore:
         self,
         encoder: Encoder,
         split: Split,
-        info: DataInfo,
         layers: Sequence[str],
         max_dim: int,
         view: View,
@@ -170,9 +169,7 @@ class _CachedSplit(EvalSplit):
     ) -> dict[str, Tensor]:
         """Features by layer, from the store or extracted now."""
         view = view or eval_view(self.info)
-        features, self._kept = self._store.get(
-            encoder, self.split, self.info, layers, max_dim, view, copies
-        )
+        features, self._kept = self._store.get(encoder, self.split, layers, max_dim, view, copies)
         return features
 
 

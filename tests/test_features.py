@@ -55,7 +55,7 @@ def get(
     max_dim: int = 24,
 ) -> tuple[dict[str, Tensor], Tensor]:
     info = conformance.toy_info()
-    return made.get(encoder, split, info, layers, max_dim, view or eval_view(info), copies)
+    return made.get(encoder, split, layers, max_dim, view or eval_view(info), copies)
 
 
 def test_features_are_the_encoders_on_the_normalised_pictures(tmp_path: Path) -> None:

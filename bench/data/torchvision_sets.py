@@ -6,7 +6,9 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.datasets import VisionDataset
 
-from bench.data.dataset import DataOptions
+from bench.data.assemble import in_memory
+from bench.data.dataset import DataOptions, DataSet
+from bench.data.statistics import Statistics
 from bench.errors import BenchError
 from bench.files import cache_root
 
@@ -78,3 +82,29 @@ def _timeout() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def load_cifar(
+    name: str,
+    kind: Any,  # torchvision is untyped
+    title: str,
+    options: DataOptions,
+    statistics: Statistics,
+) -> DataSet:
+    """Torchvision's CIFAR10 or CIFAR100 (`kind`) as `name`: its own training and test batches.
+
+    Raises:
+        BenchError: it is absent and cannot be downloaded.
+    """
+    train, test = (
+        fetch(title, partial(kind, train=is_train), kind.base_folder, kind.filename, options)
+        for is_train in (True, False)
+    )
+    return in_memory(
+        name,
+        tuple(train.classes),
+        tensors(train.data.transpose(0, 3, 1, 2), train.targets),
+        tensors(test.data.transpose(0, 3, 1, 2), test.targets),
+        options,
+        statistics,
+    )

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench import cli, record
+from bench.data import catalog
 
 QUICK = ["--data", "digits", "--limit", "256", "--epochs", "1", "--batch-size", "32"]
 HEAVY = ("torch", "timm", "pandas", "sklearn")
@@ -216,6 +217,17 @@ def test_bad_input_is_one_clear_line(
     (line,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("error:"))
     assert words in line
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("wrong", [["-m", "rotnett"], ["-m", "rotnet", "-p", "knnn"]])
+def test_a_wrong_name_is_told_before_any_data_are_read(
+    wrong: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(catalog, "load", None)
+    monkeypatch.setattr(sys, "argv", ["bench", "run", *wrong])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "did you mean" in capsys.readouterr().err
 
 
 def test_two_runs_of_one_configuration_at_once(tmp_path: Path) -> None:

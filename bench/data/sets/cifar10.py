@@ -5,14 +5,12 @@ Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 
 from __future__ import annotations
 
-from functools import partial
-
 from torchvision.datasets import CIFAR10
 
 from bench.data import statistics
-from bench.data.assemble import in_memory, no_argument
+from bench.data.assemble import no_argument
 from bench.data.dataset import DataOptions, DataSet
-from bench.data.torchvision_sets import fetch, tensors
+from bench.data.torchvision_sets import load_cifar
 
 
 def load(arg: str | None, options: DataOptions) -> DataSet:
@@ -22,21 +20,4 @@ def load(arg: str | None, options: DataOptions) -> DataSet:
         BenchError: it is absent and cannot be downloaded.
     """
     no_argument("cifar10", arg)
-    train, test = (
-        fetch(
-            "CIFAR-10",
-            partial(CIFAR10, train=is_train),
-            "cifar-10-batches-py",
-            "cifar-10-python.tar.gz",
-            options,
-        )
-        for is_train in (True, False)
-    )
-    return in_memory(
-        "cifar10",
-        tuple(train.classes),
-        tensors(train.data.transpose(0, 3, 1, 2), train.targets),
-        tensors(test.data.transpose(0, 3, 1, 2), test.targets),
-        options,
-        statistics.CIFAR10,
-    )
+    return load_cifar("cifar10", CIFAR10, "CIFAR-10", options, statistics.CIFAR10)
