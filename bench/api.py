@@ -72,7 +72,7 @@ class Batch:
     index: Tensor  # [B] position in the training set
     label: Tensor | None = None  # [B] needs "labels"
     text: tuple[str, ...] | None = None  # B captions, needs "text"
-    motion: Tensor | None = None  # [B, k] camera motion to the second frame, needs "frames"
+    motion: Tensor | None = None  # [B, k] camera motion to the second frame, needs "motion"
 
     def __len__(self) -> int:
         return len(self.index)
@@ -116,12 +116,23 @@ class DataInfo:
     n_train: int  # pictures that pretraining sees
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    has: frozenset[str] = frozenset()  # "labels" "multilabel" "boxes" "masks" "text" "frames"
+    # "color" "labels" "multilabel" "boxes" "masks" "text" "frames" "motion"
+    has: frozenset[str] = frozenset()
 
     @property
     def num_classes(self) -> int:
         """The number of classes."""
         return len(self.classes)
+
+    def rgb(self, x: Tensor) -> Tensor:
+        """Normalised pictures `[..., 3, h, w]` back as RGB in [0, 1]; nothing is clipped."""
+        mean, std = (x.new_tensor(value)[:, None, None] for value in (self.mean, self.std))
+        return x * std + mean
+
+    def normalize(self, rgb: Tensor) -> Tensor:
+        """RGB `[..., 3, h, w]` in [0, 1] as networks see it; the inverse of `rgb`."""
+        mean, std = (rgb.new_tensor(value)[:, None, None] for value in (self.mean, self.std))
+        return (rgb - mean) / std
 
 
 class TrainSet(ABC):
@@ -135,6 +146,13 @@ class TrainSet(ABC):
         """`module`'s output on every training picture, `[N, D]`, in data order, without gradient.
 
         Pictures are un-augmented and normalised; the module runs in eval mode.
+        """
+
+    @abstractmethod
+    def sample(self, count: int) -> Tensor:
+        """`count` training pictures (at most all), un-augmented and normalised, `[n, 3, s, s]`.
+
+        Which ones is drawn from torch's global generator, so it is the same in every repeat.
         """
 
 
@@ -198,6 +216,20 @@ class OptimSpec(Config):
 
 
 # --------------------------------------------------------------------------------------- a method
+@dataclass(frozen=True)
+class Panel:
+    """A titled row of tiles in the picture that a method gives of itself (`bench show --picture`).
+
+    `tiles` `[n, 3, h, w]` is RGB in [0, 1] (values outside are clipped). Panels with as many tiles
+    stand one below the other, column by column. `captions` go below the tiles; `good` colours them.
+    """
+
+    title: str
+    tiles: Tensor
+    captions: tuple[str, ...] = ()
+    good: tuple[bool, ...] = ()
+
+
 class MethodConfig(Config):
     """Settings every method has. Defaults of subclasses are the paper's, the source beside each."""
 
@@ -212,7 +244,8 @@ class Method(nn.Module, ABC):
     """
 
     version: ClassVar[int] = 1  # bump when its numbers change
-    needs: ClassVar[frozenset[str]] = frozenset()  # "labels" "text" "frames" "pretrained"
+    # "color" "labels" "text" "frames" "motion" "pretrained"
+    needs: ClassVar[frozenset[str]] = frozenset()
     phases: ClassVar[tuple[str, ...]] = ("main",)  # one optimiser each, stepped in this order
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # named overrides, e.g. "small"
     deviations: ClassVar[tuple[str, ...]] = ()  # from the paper, beyond changed settings
@@ -250,8 +283,11 @@ class Method(nn.Module, ABC):
         """Relative sampling weights `[N]` for an epoch's order, from buffers; None: each once."""
         return None
 
+    def initialize(self, train: TrainSet) -> None:
+        """Initialise from data, once, before the first step; without epochs it is all there is."""
+
     def before_epoch(self, epoch: int, train: TrainSet) -> None:
-        """Relabel, or initialise from data; a resumed epoch does not repeat it."""
+        """Relabel, say; a resumed epoch does not repeat it."""
 
     def after_backward(self, step: Step) -> None:
         """Edit gradients before the optimiser's step."""
@@ -262,6 +298,17 @@ class Method(nn.Module, ABC):
     def encoder(self) -> Encoder:
         """The network to evaluate; wrap it where the method saw other channels than RGB."""
         return self.backbone
+
+    def picture(self, batch: Batch, step: Step) -> Sequence[Panel]:
+        """What the method makes of a few training pictures; by default what it sees of them.
+
+        Runs in eval mode without gradient; `step` is that of the last epoch.
+        """
+        return [
+            Panel(name if len(views) == 1 else f"{name} {number}", self.data.rgb(view))
+            for name, views in batch.views.items()
+            for number, view in enumerate(views, 1)
+        ]
 
 
 class Untrained(Method):

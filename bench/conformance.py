@@ -19,6 +19,7 @@ from bench.data.dataset import MemoryImages, Split
 from bench.data.views import render
 from bench.engine import EngineConfig
 from bench.errors import BenchError
+from bench.loader import Loader
 from bench.progress import Reporter
 from bench.resolve import method_config
 
@@ -164,6 +165,21 @@ def bf16_autocast_is_finite(cls: type[Method], name: str) -> None:
     assert not bad, f"{bad[0]} is not finite"
 
 
+def picture_can_be_drawn(cls: type[Method], name: str) -> None:
+    """The picture has panels of finite RGB tiles, with as many captions as tiles or none."""
+    method = build(cls, name).train()
+    batch = memorised(method)
+    with torch.no_grad():
+        panels = method.eval().picture(batch, step_at(cls.phases[-1], 0))
+    assert panels, "there are no panels"
+    for panel in panels:
+        tiles = panel.tiles
+        assert tiles.ndim == 4 and tiles.shape[1] == 3 and len(tiles), f"tiles {tiles.shape}"
+        assert tiles.isfinite().all(), f"a tile of '{panel.title}' is not finite"
+        for each in (panel.captions, panel.good):
+            assert len(each) in (0, len(tiles)), f"{len(each)} for {len(tiles)} tiles"
+
+
 ALWAYS: tuple[Check, ...] = (describes_itself, encoder_keeps_its_shapes, state_dict_round_trip)
 TRAINED: tuple[Check, ...] = (
     loss_falls_on_one_batch,
@@ -172,6 +188,7 @@ TRAINED: tuple[Check, ...] = (
     resume_is_exact,
     global_seed_is_left_alone,
     bf16_autocast_is_finite,
+    picture_can_be_drawn,
 )
 
 
@@ -204,13 +221,13 @@ def toy_info() -> DataInfo:
         n_train=PICTURES,
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
-        has=frozenset({"labels", "text", "frames"}),
+        has=frozenset({"color", "labels", "text", "frames", "motion"}),
     )
 
 
 def build(cls: type[Method], name: str, seed: int = 0) -> Method:
-    """The method with its small recipe (where it has one), 2 epochs of 4 steps."""
-    recipe = "small" if "small" in cls.recipes else "paper"
+    """The method with its toy or small recipe (where it has one), 2 epochs of 4 steps."""
+    recipe = next((name for name in ("toy", "small") if name in cls.recipes), "paper")
     budget = {} if issubclass(cls, Untrained) else {"epochs": 2, "batch_size": BATCH}
     if "pretrained" in cls.needs:
         budget = {"input_size": SIZE}
@@ -238,8 +255,13 @@ def trained(
 
 
 def memorised(method: Method) -> Batch:
-    """One batch of the toy data with everything that the method declares."""
+    """One batch of the toy data with everything that the method declares, once it is ready."""
     split, index = toy_split(), torch.arange(BATCH)
+    pictures = Loader(method, split, 0, torch.device("cpu")).pictures()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.fold("conformance"))
+        method.initialize(pictures)
+        method.before_epoch(0, pictures)
     assert isinstance(split.images, MemoryImages) and isinstance(split.frames, MemoryImages)
     sources = {"image": split.images.pixels[index], "frame": split.frames.pixels[index]}
     views = {
@@ -253,7 +275,7 @@ def memorised(method: Method) -> Batch:
         index=index,
         label=split.labels[index] if "labels" in needs else None,
         text=split.text[:BATCH] if "text" in needs else None,
-        motion=split.motion[index] if "frames" in needs else None,
+        motion=split.motion[index] if "motion" in needs else None,
     )
 
 

@@ -136,6 +136,9 @@ class _Trainer:
         last_step = self.total if stop_after is None else min(self.total, self.step + stop_after)
         self.started = self.saved_at = time.monotonic()
         self.clock = _Throughput(self.batch_size, self.device)
+        if self.step == 0:
+            torch.manual_seed(rng.fold(self.seed, "initialize", self.rank))
+            self.method.initialize(self.loader.pictures())
         self.method.train()
         with self.reporter.bar("pretraining", self.total, self.step) as bar:
             try:

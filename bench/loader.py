@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class Loader:
         self.device, self.rank = device, rank
         self.batch_size: int = method.cfg.batch_size
         self.per_epoch = len(split) // self.batch_size
-        if self.per_epoch == 0:
+        if self.per_epoch == 0 and method.cfg.epochs:
             raise BenchError(
                 f"a batch of {self.batch_size} needs that many pictures; there are {len(split)}. "
                 "Use a smaller --batch-size"
@@ -84,7 +84,7 @@ class Loader:
             return rng.generator(*where, "view", view.name, device=self.device)
 
         label = split.labels if "labels" in needs else None
-        motion = split.motion if "frames" in needs else None
+        motion = split.motion if "motion" in needs else None
         text = split.text if "text" in needs else None
         return Batch(
             views={v.name: render(v, sources[v.source], draw(v), aspect) for v in self.views},
@@ -107,19 +107,28 @@ class _Pictures(TrainSet):
         """`module`'s output on every picture, `[N, D]`, in data order; a broken one's are zeros."""
         was_training = module.training
         module.eval()
-        view, images = eval_view(self._info), self._images
         rows: Tensor | None = None
-        for index, pixels in images.stream(torch.arange(len(self)).split(512)):
-            aspect = None if images.aspect is None else images.aspect[index].to(self._device)
-            unused = rng.generator("eval", device=self._device)
-            (x,) = render(view, pixels.to(self._device), unused, aspect)
+        for index, x in self._rendered(torch.arange(len(self)).split(512)):
             out = module(x).float()
             if rows is None:
                 rows = out.new_zeros(len(self), out.shape[1])
-            rows[index.to(self._device)] = out
+            rows[index] = out
         module.train(was_training)
         assert rows is not None
         return rows
+
+    def sample(self, count: int) -> Tensor:
+        """`count` pictures drawn by the global generator; broken ones are left out."""
+        index = torch.randperm(len(self))[:count]
+        return torch.cat([x for _, x in self._rendered(index.split(512))])
+
+    def _rendered(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        view, images = eval_view(self._info), self._images
+        for index, pixels in images.stream(indices):
+            aspect = None if images.aspect is None else images.aspect[index].to(self._device)
+            unused = rng.generator("eval", device=self._device)
+            (x,) = render(view, pixels.to(self._device), unused, aspect)
+            yield index.to(self._device), x
 
 
 def _resident(images: Images, device: torch.device) -> Images:

@@ -48,6 +48,12 @@ def identity(resolved: Resolved, split: Split, method: Method) -> dict[str, Any]
     return parts
 
 
+def learns(resolved: Resolved) -> bool:
+    """Whether the method takes anything from the training pictures, by epochs or before them."""
+    fits = resolved.method.initialize is not Method.initialize
+    return fits or resolved.method_cfg.epochs > 0
+
+
 def pretrain(
     method: Method,
     split: Split,

@@ -87,7 +87,7 @@ def _train_and_measure(
     resume: bool,
 ) -> None:
     device = resolved.engine.fabric().device
-    if resolved.method_cfg.epochs:
+    if pretraining.learns(resolved):
         done.trained, done.reused = pretraining.pretrain(
             method, split, resolved, done.folder, reporter, resume
         )
@@ -137,7 +137,7 @@ def _record(done: _Done, method: Method, split: Split, resolved: Resolved, data:
             data=data.info.name,
             data_digest=split.digest,
             split=split.name,
-            pictures=len(split) if cfg.epochs else 0,
+            pictures=len(split) if pretraining.learns(resolved) else 0,
             views=[_view(view) for view in method.views()],
             epochs=cfg.epochs,
             images_seen=trained.images_seen,

@@ -44,7 +44,7 @@ def assemble(
         n_train=len(full),
         mean=mean,
         std=std,
-        has=_kinds(full),
+        has=_kinds(full) | _color(statistics),
     )
     return DataSet(info, full, train, val, test)
 
@@ -117,5 +117,12 @@ def _kinds(split: Split) -> frozenset[str]:
         "masks": split.semantic,
         "text": split.text,
         "frames": split.frames,
+        "motion": split.motion,
     }
     return frozenset(kind for kind, value in present.items() if value is not None)
+
+
+def _color(statistics: Statistics) -> frozenset[str]:
+    """{"color"}, unless the channels do not differ in mean or deviation: grey, stored as RGB."""
+    grey = all(len({round(value, 6) for value in channel}) == 1 for channel in statistics)
+    return frozenset() if grey else frozenset({"color"})

@@ -249,7 +249,9 @@ def test_the_side_is_given_by_argument_or_option(
     side = int(name.removeprefix("scenes"))
     assert (data.info.name, data.info.size) == (name, side)
     assert data.test.images.size == (side, side)
-    assert data.info.has == {"labels", "multilabel", "boxes", "masks", "text", "frames"}
+    assert data.info.has == {
+        *("color", "labels", "multilabel", "boxes", "masks", "text", "frames", "motion")
+    }
 
 
 @pytest.mark.parametrize(
