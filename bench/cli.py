@@ -92,6 +92,13 @@ def run(
         list[str],
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. method.lr=0.05."),
     ] = [],  # noqa: B006
+    vary: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=V1,V2",
+            help="Run once per value; several --vary make a grid, which becomes a study.",
+        ),
+    ] = [],  # noqa: B006
     results: Results = Path("results"),
     dry_run: Annotated[bool, typer.Option(help="Print the resolved configuration.")] = False,
     resume: Annotated[
@@ -119,31 +126,36 @@ def run(
         **overrides["engine"],
     }
     overrides["data"] = {"root": data_root, "limit": limit, **overrides["data"]}
+    cells = list(resolve.grid(vary, overrides))
     console = Console(stderr=True)
     reporter = Reporter(console)
     options = resolve.data_options(overrides["data"])
     loaded = catalog.load(data, options)
     _tell(options.log, reporter)
     failed = False
-    for one in method:
-        for number in range(seed, seed + seeds):
-            for what in protocol:
-                resolved = resolve.resolve(
-                    method=one,
-                    protocol=what,
-                    data=data,
-                    size=loaded.info.size,
-                    backbone=backbone,
-                    seed=number,
-                    recipe=recipe,
-                    overrides=overrides,
-                )
-                if dry_run:
-                    Console().print_json(data=resolved.tree())
-                    continue
-                record = _run_one(resolved, loaded, results, reporter, resume)
-                _tell(options.log, reporter)
-                failed |= record.status not in ("ok", "collapsed")
+    runs = [
+        resolve.resolve(
+            method=one,
+            protocol=what,
+            data=data,
+            size=loaded.info.size,
+            backbone=backbone,
+            seed=number,
+            recipe=recipe,
+            overrides=cell,
+        )
+        for one in method
+        for cell in cells
+        for number in range(seed, seed + seeds)
+        for what in protocol
+    ]
+    for resolved in runs:
+        if dry_run:
+            Console().print_json(data=resolved.tree())
+            continue
+        record = _run_one(resolved, loaded, results, reporter, resume)
+        _tell(options.log, reporter)
+        failed |= record.status not in ("ok", "collapsed")
     if failed:
         raise typer.Exit(1)
 
@@ -162,8 +174,10 @@ def _run_one(
 
     from bench import runner, show
 
+    changed = "".join(f", {key}={value}" for key, value in resolved.changed().items())
     reporter.line(
-        f"[bold]{resolved.method_name}[/] ({resolved.recipe} recipe) on {loaded.info.name}, "
+        f"[bold]{resolved.method_name}[/] ({resolved.recipe} recipe{_escape(changed)}) "
+        f"on {loaded.info.name}, "
         f"backbone {resolved.backbone}, {resolved.protocol_name}@{resolved.protocol.version}, "
         f"seed {resolved.seed}"
     )
@@ -237,14 +251,27 @@ def list_(
 def show(
     run: Annotated[str, typer.Argument(help="A record's run id, its beginning, or its path.")],
     results: Results = Path("results"),
+    picture: Annotated[
+        bool, typer.Option("--picture", help="Draw what the method makes of a few pictures.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The PNG file of --picture; by default METHOD-RUN.png.")
+    ] = None,
 ) -> None:
-    """Print one record in full."""
+    """Print one record in full, or draw its method's picture."""
     from rich.console import Console
 
     from bench import show as shown
 
     record, path = shown.find(run, results)
-    Console().print(shown.full(record, path))
+    if not (picture or out):
+        Console().print(shown.full(record, path))
+        return
+    from bench import picture as pictures
+
+    out = out or Path(f"{record.method.name}-{record.run_id}.png")
+    pictures.draw(pictures.of_record(record), pictures.title_of(record), out)
+    Console(stderr=True, soft_wrap=True).print(f"wrote {out}", highlight=False)
 
 
 @app.command()

@@ -10,12 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
-from bench import checkpoint, engine, files
-from bench.api import Method
+from bench import backbones, checkpoint, engine, files, rng
+from bench.api import DataInfo, Method
 from bench.data.dataset import Split
 from bench.engine import EngineConfig, Trained
 from bench.errors import BenchError
@@ -24,7 +26,7 @@ from bench.progress import Reporter
 from bench.resolve import Resolved
 
 ENGINE_VERSION = 1  # part of every pretraining's identity; bump when the loop's numbers change
-FINAL, DONE = "final.safetensors", "trained.json"
+CONFIG, FINAL, DONE = "config.json", "final.safetensors", "trained.json"
 
 
 def identity(resolved: Resolved, split: Split, method: Method) -> dict[str, Any]:
@@ -46,6 +48,37 @@ def identity(resolved: Resolved, split: Split, method: Method) -> dict[str, Any]
     if "pretrained" in resolved.method.needs:
         parts["weights"] = weights_digest(method)  # a file's name says nothing of its content
     return parts
+
+
+def build(resolved: Resolved, info: DataInfo) -> Method:
+    """The method at its initialisation, which the seed alone decides.
+
+    Raises:
+        BenchError: a setting does not fit the method's views or optimisers.
+    """
+    pretrained = "pretrained" in resolved.method.needs
+    cfg: Any = resolved.method_cfg
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.fold(resolved.seed, "init"))
+        backbone = backbones.build(
+            resolved.backbone,
+            cfg.input_size if pretrained else info.size,
+            pretrained and cfg.weights is None,
+            **resolved.backbone_options,
+        )
+        method = resolved.method(cfg, backbone, info)
+    try:
+        method.views()
+        for phase in method.phases:
+            method.optim(phase)
+    except ValidationError as error:  # told now, in one line, and not once training begins
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise BenchError(
+            f"method {resolved.method_name}: a setting does not fit {error.title}.{where}: "
+            f"{fault['msg']} (got {fault['input']!r})"
+        ) from error
+    return method
 
 
 def learns(resolved: Resolved) -> bool:
@@ -74,10 +107,10 @@ def pretrain(
             done.unlink(missing_ok=True)
             checkpoint.clear(folder)
         if done.exists():
-            trained = _load_finished(method, folder, resolved.engine)
+            trained = restore(method, folder, resolved.engine)
             reporter.line(f"pretraining {folder.name} was done before; nothing is trained again")
             return trained, True
-        files.write_text(folder / "config.json", json.dumps(resolved.tree(), indent=2) + "\n")
+        files.write_text(folder / CONFIG, json.dumps(resolved.tree(), indent=2) + "\n")
         trained = engine.fit(
             method,
             split,
@@ -112,7 +145,12 @@ def source_sha256(method: type[Method]) -> str | None:
     return files.sha256_file(Path(path)) if path else None
 
 
-def _load_finished(method: Method, folder: Path, cfg: EngineConfig) -> Trained:
+def restore(method: Method, folder: Path, cfg: EngineConfig) -> Trained:
+    """Load the finished weights in `folder` into `method`; what their training came to.
+
+    Raises:
+        BenchError: the weights are damaged.
+    """
     try:
         summary = json.loads((folder / DONE).read_text())
         sha256 = summary.pop("sha256")

@@ -6,8 +6,9 @@ A misspelt key is an error with a suggestion; nothing is decided later than here
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,9 @@ from bench.errors import BenchError, unknown
 
 SMALL = 64  # pictures up to this side take a method's "small" recipe unless told otherwise
 SECTIONS = ("method", "protocol", "backbone", "engine", "data")
+BUDGET = frozenset({"epochs", "batch_size"})  # settings that every method has
+
+Overrides = dict[str, dict[str, Any]]  # section -> key -> value
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -40,7 +44,23 @@ class Resolved:
     backbone_options: Mapping[str, Any]
     engine: EngineConfig
     data: str
+    data_options: Mapping[str, Any]
     seed: int
+
+    def changed(self) -> dict[str, Any]:
+        """The method's settings, but for its budget, that are not what its recipe says.
+
+        Weights from elsewhere are no changed setting: each file is a method of its own.
+        """
+        if "pretrained" in self.method.needs:
+            return {}
+        plain = method_config(self.method, self.method_name, self.recipe, {})
+        config = self.method_cfg.model_dump(mode="json")
+        return {
+            key: value
+            for key, value in config.items()
+            if key not in BUDGET and value != plain.model_dump(mode="json")[key]
+        }
 
     def tree(self) -> dict[str, Any]:
         """The configuration as plain data, for `--dry-run` and for identities."""
@@ -59,6 +79,7 @@ class Resolved:
             "backbone": {"name": self.backbone, "options": dict(self.backbone_options)},
             "engine": self.engine.model_dump(mode="json"),
             "data": self.data,
+            "data_options": dict(self.data_options),
             "seed": self.seed,
         }
 
@@ -72,7 +93,7 @@ def resolve(
     backbone: str,
     seed: int,
     recipe: str,
-    overrides: Mapping[str, Mapping[str, Any]],
+    overrides: Overrides,
 ) -> Resolved:
     """Decide everything about one run on pictures stored at `size` pixels.
 
@@ -96,6 +117,11 @@ def resolve(
         backbone_options=overrides["backbone"],
         engine=validated(EngineConfig, overrides["engine"], "the engine").resolved(),
         data=data,
+        data_options={
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in overrides["data"].items()
+            if value is not None
+        },
         seed=seed,
     )
 
@@ -114,25 +140,57 @@ def data_options(values: Mapping[str, Any]) -> DataOptions:
     return DataOptions(**{**values, "root": Path(root) if root else None})
 
 
-def parse_sets(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+def parse_sets(pairs: Sequence[str]) -> Overrides:
     """`["method.lr=0.1"]` -> `{"method": {"lr": 0.1}}`; values are JSON, or else plain text.
 
     Raises:
         BenchError: a pair has no `=`, or does not begin with a section such as `method.`.
     """
-    overrides: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    overrides: Overrides = {section: {} for section in SECTIONS}
     for pair in pairs:
-        key, equals, text = pair.partition("=")
-        section, dot, name = key.strip().partition(".")
-        if not (equals and dot and name):
-            raise BenchError(f"--set {pair!r} is not of the form method.lr=0.1")
-        if section not in SECTIONS:
-            raise unknown(f"section (in --set {pair})", section, SECTIONS)
-        try:
-            overrides[section][name] = json.loads(text)
-        except json.JSONDecodeError:
-            overrides[section][name] = text
+        section, name, text = _split_pair("--set", pair)
+        overrides[section][name] = _value(text)
     return overrides
+
+
+def grid(pairs: Sequence[str], base: Overrides) -> Iterator[Overrides]:
+    """`base` with every combination of the values in `["method.lr=0.1,0.2", ...]`, in order.
+
+    Values are separated by commas, or are the items of one JSON list.
+
+    Raises:
+        BenchError: a pair is not of the form `--set` takes, or is of the data.
+    """
+    keys, choices = [], []
+    for pair in pairs:
+        section, name, text = _split_pair("--vary", pair)
+        if section == "data":
+            raise BenchError(f"--vary {pair}: the data are read once; run once per data set")
+        values = _value(text)
+        keys.append((section, name))
+        choices.append(values if isinstance(values, list) else [_value(v) for v in text.split(",")])
+    for combination in product(*choices):
+        cell = {section: dict(values) for section, values in base.items()}
+        for (section, name), value in zip(keys, combination, strict=True):
+            cell[section][name] = value
+        yield cell
+
+
+def _split_pair(option: str, pair: str) -> tuple[str, str, str]:
+    key, equals, text = pair.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not (equals and dot and name):
+        raise BenchError(f"{option} {pair!r} is not of the form method.lr=0.1")
+    if section not in SECTIONS:
+        raise unknown(f"section (in {option} {pair})", section, SECTIONS)
+    return section, name, text
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def validated(cls: type[C], values: Mapping[str, Any], what: str) -> C:
@@ -170,7 +228,7 @@ def method_config(
     A baseline has no budget, so one given for all methods of a command passes it by.
     """
     base = {} if recipe == "paper" else cls.recipes[recipe]
-    budget = {"epochs", "batch_size"} if issubclass(cls, Untrained) else set()
+    budget = BUDGET if issubclass(cls, Untrained) else frozenset()
     given = {key: value for key, value in overrides.items() if key not in budget}
     return validated(cls.Config, {**base, **given}, f"method {name}")
 

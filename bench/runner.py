@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
-from bench import backbones, environment, files, pretraining, record, rng
+from bench import environment, files, pretraining, record, rng
 from bench.api import DataInfo, Encoder, Method, Scores, View
 from bench.data.dataset import DataSet, Split
 from bench.engine import Trained
@@ -49,7 +48,7 @@ def run(
     """
     split = data.train if "labels" in resolved.method.needs else data.full
     _check_needs(resolved, data.info)
-    method = _build(resolved, replace(data.info, n_train=len(split)))
+    method = pretraining.build(resolved, replace(data.info, n_train=len(split)))
     identity = pretraining.identity(resolved, split, method)
     folder = files.cache_root() / "runs" / record.run_id(identity)
     identity |= {"protocol": resolved.tree()["protocol"], "test": data.test.digest}
@@ -128,6 +127,7 @@ def _record(done: _Done, method: Method, split: Split, resolved: Resolved, data:
         method=record.MethodRecord(
             **tree["method"],
             deviations=(*deviations(resolved.method, cfg), *method.backbone.notes),
+            changed=resolved.changed(),
             labels_used="labels" in method.needs,
             source_sha256=pretraining.source_sha256(resolved.method),
         ),
@@ -194,33 +194,6 @@ def _check_needs(resolved: Resolved, info: DataInfo) -> None:
             raise BenchError(
                 f"protocol {resolved.protocol_name} needs {need}; {info.name} has none"
             )
-
-
-def _build(resolved: Resolved, info: DataInfo) -> Method:
-    """The method at its initialisation, which the seed alone decides."""
-    pretrained = "pretrained" in resolved.method.needs
-    cfg: Any = resolved.method_cfg
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.fold(resolved.seed, "init"))
-        backbone = backbones.build(
-            resolved.backbone,
-            cfg.input_size if pretrained else info.size,
-            pretrained and cfg.weights is None,
-            **resolved.backbone_options,
-        )
-        method = resolved.method(cfg, backbone, info)
-    try:
-        method.views()
-        for phase in method.phases:
-            method.optim(phase)
-    except ValidationError as error:  # told now, in one line, and not once training begins
-        fault = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise BenchError(
-            f"method {resolved.method_name}: a setting does not fit {error.title}.{where}: "
-            f"{fault['msg']} (got {fault['input']!r})"
-        ) from error
-    return method
 
 
 def _collapse(encoder: Encoder, evaluation: Evaluation) -> record.CollapseRecord:

@@ -11,7 +11,7 @@ from pydantic import field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import Batch, Method, MethodConfig, OptimSpec, Step, View
+from bench.api import Batch, Method, MethodConfig, OptimSpec, Panel, Step, View
 from bench.data.ops import HorizontalFlip, Normalize, RandomCrop
 
 
@@ -65,6 +65,22 @@ class RotNet(Method):
         step.log("pretext_top1", 100 * (logits.argmax(1) == angle).float().mean())
         loss: Tensor = F.cross_entropy(logits, angle)
         return loss
+
+    def picture(self, batch: Batch, step: Step) -> Sequence[Panel]:
+        """Pictures at each angle, with the angle that the network predicts."""
+        turned = rotations(batch.view("crop")[:8], self.cfg.angles)
+        predicted = self.head(self.backbone(turned)).argmax(1).chunk(len(self.cfg.angles))
+        return [
+            Panel(
+                f"turned by {angle}°",
+                self.data.rgb(tiles),
+                tuple(f"{self.cfg.angles[guess]}°" for guess in guesses.tolist()),
+                tuple((guesses == number).tolist()),
+            )
+            for number, (angle, tiles, guesses) in enumerate(
+                zip(self.cfg.angles, turned.chunk(len(self.cfg.angles)), predicted, strict=True)
+            )
+        ]
 
     def optim(self, phase: str) -> OptimSpec:
         """SGD with Nesterov momentum and three drops by five."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from bench.files import write_text
 from bench.leaderboard.groups import Entry, group
 from bench.leaderboard.page import COMMAND, render
 from bench.leaderboard.published import read_published
+from bench.leaderboard.studies import studies
 from bench.record import load_all
 
 __all__ = ["build", "check", "page", "problems", "write"]
@@ -41,10 +42,11 @@ def page(
         results: the results folder, for predictions and published numbers.
         folder: where the page will lie; by default beside `results`.
     """
-    groups, repeats = group(entries)
+    entries = list(entries)
+    groups, repeats = group(_as_recipes_say(entries))
     published = read_published(results / "reference" / "published.csv")
     link = Path(os.path.relpath(results, folder or results.parent)).as_posix()
-    return render(groups, [*left_out, *repeats], published, results, link)
+    return render(groups, studies(entries), [*left_out, *repeats], published, results, link)
 
 
 def write(results: Path, out: Path) -> None:
@@ -55,7 +57,7 @@ def write(results: Path, out: Path) -> None:
 def problems(results: Path) -> list[str]:
     """A line on each file under `results` that the leaderboard leaves out."""
     entries, unreadable = _load(results)
-    return [*unreadable, *group(entries)[1]]
+    return [*unreadable, *group(_as_recipes_say(entries))[1]]
 
 
 def check(results: Path, file: Path) -> list[str]:
@@ -76,6 +78,11 @@ def check(results: Path, file: Path) -> list[str]:
         f"{file}:{number} was edited or is stale: it has {is_now!r} where the records give "
         f"{should_be!r}; run `{COMMAND}`"
     ]
+
+
+def _as_recipes_say(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Without runs of changed settings: those are studied, not ranked."""
+    return (entry for entry in entries if not entry.record.method.changed)
 
 
 def _load(results: Path) -> tuple[list[Entry], list[str]]:

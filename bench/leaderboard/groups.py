@@ -9,12 +9,15 @@ from typing import Literal, NamedTuple
 
 from bench.record import MetricRecord, Record, canonical
 
-Role = Literal["floor", "ceiling"]
+Role = Literal["floor", "baseline", "ceiling"]
 REFERENCES: Mapping[str, Role] = {
     "pixels": "floor",
     "random_init": "floor",
+    "pca": "baseline",
+    "krahenbuhl_init": "baseline",
     "supervised": "ceiling",
 }
+NO_BACKBONE = ("pixels", "pca")
 
 
 class Entry(NamedTuple):
@@ -84,7 +87,7 @@ class Group:
 
 
 def role_of(record: Record) -> Role | None:
-    """Floor, ceiling, or None for a method that competes."""
+    """Floor, baseline (fitted, not trained), ceiling, or None for a method that competes."""
     role = REFERENCES.get(record.method.name)
     if role == "ceiling" and record.pretraining.data != record.data.name:
         return None  # labels of other data are no ceiling here
@@ -102,8 +105,8 @@ def group(entries: Iterable[Entry]) -> tuple[list[Group], list[str]]:
     """Sort entries into groups; also a line on each entry that is left out.
 
     Methods share a group when setting and budget are the same. The supervised ceiling trains for
-    as long as it needs and random initialisation not at all, so both join every group of their
-    setting; raw pixels see no backbone, so they join every backbone's group too.
+    as long as it needs and random initialisation and fitted baselines not at all, so they join
+    every group of their setting; pixels and PCA see no backbone, so they join every backbone's.
     """
     entries = sorted(entries, key=lambda entry: entry.path.as_posix())
     references = [entry for entry in entries if role_of(entry.record)]
@@ -112,8 +115,8 @@ def group(entries: Iterable[Entry]) -> tuple[list[Group], list[str]]:
         if role_of(entry.record) is None:
             place = setting_of(entry.record), Budget(*_budget(entry.record))
             groups.setdefault(place, []).append(entry)
-    # A reference with no group to join opens one; pixels, which join the most, come last.
-    for entry in sorted(references, key=lambda entry: entry.record.method.name == "pixels"):
+    # A reference with no group to join opens one; those without a backbone join the most.
+    for entry in sorted(references, key=lambda entry: entry.record.method.name in NO_BACKBONE):
         if not any(_joins(entry.record, setting) for setting, _ in groups):
             groups[setting_of(entry.record), None] = []
     built: list[Group] = []
@@ -150,7 +153,7 @@ def _budget(record: Record) -> tuple[str, str, str, int, int]:
 def _joins(record: Record, setting: Setting) -> bool:
     own = setting_of(record)
     return own == (
-        setting._replace(backbone=own.backbone) if record.method.name == "pixels" else setting
+        setting._replace(backbone=own.backbone) if record.method.name in NO_BACKBONE else setting
     )
 
 

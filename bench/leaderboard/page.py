@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
 
 import pandas as pd
 
 from bench.leaderboard.groups import REFERENCES, Group, differences, flatten
+from bench.leaderboard.overview import overviews, seen
 from bench.leaderboard.published import data_title
 from bench.leaderboard.ranking import Place, places
 from bench.leaderboard.statistics import LEVEL, RESAMPLES
+from bench.leaderboard.studies import Study, table
 from bench.leaderboard.tables import (
     UNPAIRED,
     layers_table,
@@ -36,12 +37,16 @@ Computed by `{COMMAND}` from [the records]({{link}}); never edited by hand.
   {LEVEL:.0%}) cannot tell a row from the first of its rank. A row with a seed that did not end
   well is shown, and not ranked.
 - ***floor*** (raw pixels, an untrained network) and ***ceiling*** (training with all labels, for
-  as long as that takes) say how much there is to win.
+  as long as that takes) say how much there is to win; a ***baseline*** is fitted to the pictures
+  without training.
+- **Settings studied** holds the runs whose settings are not their recipe's. They are not ranked:
+  taking the best of many would be choosing on test.
 """
 
 
 def render(
     groups: Sequence[Group],
+    studied: Sequence[Study],
     problems: Sequence[str],
     published: pd.DataFrame,
     results: Path,
@@ -51,6 +56,7 @@ def render(
 
     Args:
         groups: what to show, in order.
+        studied: the studies, by data set.
         problems: a line on each file that was left out.
         published: the published table, or an empty one.
         results: the results folder, for the predictions.
@@ -59,22 +65,29 @@ def render(
     blocks = [INTRODUCTION.format(link=quote(link)).rstrip()]
     if not groups:
         blocks.append("There are no records yet: `bench run` writes them.")
-    titles = _titles(groups)
-    for data, members in groupby(
-        zip(groups, titles, strict=True), key=lambda pair: pair[0].setting.data
-    ):
+    ranked = [places(group, results) for group in groups]
+    sections = list(zip(groups, _titles(groups), ranked, strict=True))
+    names = {group.setting.data for group in groups} | {study.data for study in studied}
+    for data in sorted(names):
+        members = [section for section in sections if section[0].setting.data == data]
         blocks.append(f"## {data_title(data)}")
-        for group, title in members:
+        for title, glance in overviews([(group, ordered) for group, _, ordered in members]):
+            blocks += [f"### {title}", glance]
+        for group, title, ordered in members:
             blocks.append(f"### {title}")
-            blocks.extend(_section(group, published, results, link))
+            blocks.extend(_section(group, ordered, published, link))
+        for study in studied:
+            if study.data == data:
+                blocks += [f"### Settings studied: {study.title}", table(study)]
     if problems:
         blocks.append("## Left out")
         blocks.append("\n".join(f"- {_inline(problem)}" for problem in problems))
     return "\n\n".join(blocks) + "\n"
 
 
-def _section(group: Group, published: pd.DataFrame, results: Path, link: str) -> Iterator[str]:
-    ordered = places(group, results)
+def _section(
+    group: Group, ordered: Sequence[Place], published: pd.DataFrame, link: str
+) -> Iterator[str]:
     test = group.any_record.data.splits.get("test")
     size = f"{test.size:,} test pictures, data" if test else "Data"
     yield f"{size} digest `{group.setting.data_digest}`."
@@ -91,7 +104,9 @@ def _section(group: Group, published: pd.DataFrame, results: Path, link: str) ->
 def _footnotes(ordered: Sequence[Place]) -> Iterator[str]:
     present = {entry.record.method.name for place in ordered for entry in place.row.entries}
     if missing := [
-        f"`{name}` ({role})" for name, role in REFERENCES.items() if name not in present
+        f"`{name}` ({role})"
+        for name, role in REFERENCES.items()
+        if role != "baseline" and name not in present
     ]:
         yield f"Not measured here yet: {', '.join(missing)}."
     if any(place.rank and not place.paired for place in ordered):
@@ -132,13 +147,7 @@ def _title(group: Group, groups: Sequence[Group]) -> str:
     apart = dict(zip(configs, differences(list(configs.values())), strict=True))
     if apart[setting.protocol_config]:
         protocol += f" ({apart[setting.protocol_config]})"
-    parts = [protocol, setting.backbone]
-    if group.budget is not None:
-        budget = group.budget
-        epochs = f"{budget.epochs} epoch{'s' * (budget.epochs != 1)}"
-        seen = f"{epochs} on {budget.pictures:,} pictures of {budget.data}"
-        parts.append(seen if budget.epochs else "not trained here")
-    return " · ".join(parts)
+    return " · ".join([protocol, setting.backbone, *seen(group)])
 
 
 def _digests(group: Group) -> str:

@@ -33,13 +33,13 @@ def results_table(places: Sequence[Place], link: str) -> str:
         rows.append(
             {
                 "rank": _rank(place),
-                "method": _name(place),
-                _header(metric): _score(place),
-                "best layer": _best_layer(row),
+                "method": name(place),
+                header(metric): score(place),
+                "best layer": best_layer(row),
                 **{name: _mean(_metric(row, name)) for name in sorted(secondary, key=_priority)},
-                "pretraining": duration(_cost(row, lambda cost: cost.pretrain_seconds)),
-                "images/s": _count(_cost(row, lambda cost: cost.pretrain_images_per_second)),
-                "evaluation": duration(_cost(row, lambda cost: cost.eval_seconds)),
+                "pretraining": duration(cost_of(row, lambda cost: cost.pretrain_seconds)),
+                "images/s": _count(cost_of(row, lambda cost: cost.pretrain_images_per_second)),
+                "evaluation": duration(cost_of(row, lambda cost: cost.eval_seconds)),
                 "device": ", ".join(dict.fromkeys(_device(e.record) for e in row.ok)),
                 "seeds": " ".join(
                     f"[{e.record.seed}]({quote(f'{link}/{e.path.as_posix()}')})"
@@ -47,7 +47,7 @@ def results_table(places: Sequence[Place], link: str) -> str:
                 ),
             }
         )
-    numeric = {_header(metric), "pretraining", "images/s", "evaluation", *secondary}
+    numeric = {header(metric), "pretraining", "images/s", "evaluation", *secondary}
     return markdown(rows, right=numeric)
 
 
@@ -136,7 +136,8 @@ def _rank(place: Place) -> str:
     return f"{place.rank}" if place.paired else f"{place.rank} {UNPAIRED}"
 
 
-def _name(place: Place) -> str:
+def name(place: Place) -> str:
+    """The row's label, marked where it uses labels or did not end well."""
     row = place.row
     name = f"**`{row.label}`**" if place.rank == 1 else f"`{row.label}`"
     if row.role != "ceiling" and row.entries[0].record.method.labels_used:
@@ -144,7 +145,8 @@ def _name(place: Place) -> str:
     return f"{name} **{status(row)}**" if status(row) else name
 
 
-def _score(place: Place) -> str:
+def score(place: Place) -> str:
+    """The mean over seeds and its interval, as "64.34 ± 5.79 (n=3)"."""
     if place.mean is None:
         return "-"
     n = len(place.row.ok)
@@ -153,7 +155,8 @@ def _score(place: Place) -> str:
     return f"{place.mean:.2f} ± {place.half_width:.2f} (n={n})"
 
 
-def _header(metric: MetricRecord) -> str:
+def header(metric: MetricRecord) -> str:
+    """The metric with its unit and which way is better, as "top1 % ↑"."""
     unit = f" {metric.unit}" if metric.unit else ""
     return f"{metric.name}{unit} {'↑' if metric.higher_is_better else '↓'}"
 
@@ -177,7 +180,8 @@ def _best_layers(row: Row) -> Counter[str]:
     return Counter(found)
 
 
-def _best_layer(row: Row) -> str:
+def best_layer(row: Row) -> str:
+    """The layer that the seeds chose, or how often each was chosen."""
     found = _best_layers(row).most_common()
     if len(found) == 1:
         return found[0][0]
@@ -193,7 +197,8 @@ def _mean(values: pd.Series[float]) -> str:
     return "" if values.empty else f"{values.mean():.2f}"
 
 
-def _cost(row: Row, of: Callable[[CostRecord], float | None]) -> float | None:
+def cost_of(row: Row, of: Callable[[CostRecord], float | None]) -> float | None:
+    """The mean of one cost over the good seeds; None where none was measured."""
     values = pd.Series([of(entry.record.cost) for entry in row.ok], dtype="float64").dropna()
     return None if values.empty or not values.any() else float(values.mean())
 

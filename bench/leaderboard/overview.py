@@ -1,0 +1,72 @@
+"""All protocols side by side: one table per data set, backbone and pretraining budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from bench.leaderboard.groups import Budget, Group
+from bench.leaderboard.ranking import Place
+from bench.leaderboard.tables import best_layer, cost_of, duration, header, markdown, name, score
+
+FIRST = "linear"  # the protocol that orders the rows, where it was run
+TEXT = {"", "method", "best layer"}  # columns of words
+
+Placed = tuple[Group, Sequence[Place]]
+
+
+def overviews(placed: Sequence[Placed]) -> Iterator[tuple[str, str]]:
+    """(heading, table) for each backbone and budget of one data set with several protocols."""
+
+    def shared(item: Placed) -> tuple[str, str, bool, Budget | tuple[()]]:
+        group = item[0]
+        return (
+            group.setting.data_digest,
+            group.setting.backbone,
+            group.budget is None,
+            group.budget or (),
+        )
+
+    for _, found in groupby(sorted(placed, key=shared), key=shared):
+        members = sorted(found, key=lambda item: _order(item[0]))
+        if len({_protocol(group) for group, _ in members}) == len(members) > 1:
+            yield _heading(members[0][0]), _table(members)
+
+
+def _table(members: Sequence[Placed]) -> str:
+    rows: dict[str, dict[str, str]] = {}
+    cost: dict[str, str] = {}
+    for group, places in members:
+        column = f"{_protocol(group)}: {header(group.metric)}"
+        for place in places:
+            role, label = place.row.role, place.row.label
+            row = rows.setdefault(label, {"": f"*{role}*" if role else "", "method": name(place)})
+            row[column] = score(place)
+            if layer := best_layer(place.row):
+                row["best layer"] = layer
+            cost[label] = duration(cost_of(place.row, lambda cost: cost.pretrain_seconds))
+    cells = [{**row, "pretraining": cost[label]} for label, row in rows.items()]
+    return markdown(cells, right={key for row in cells for key in row} - TEXT)
+
+
+def _protocol(group: Group) -> str:
+    return f"{group.setting.protocol}@{group.setting.protocol_version}"
+
+
+def _order(group: Group) -> tuple[bool, str]:
+    return group.setting.protocol != FIRST, _protocol(group)
+
+
+def _heading(group: Group) -> str:
+    return "At a glance · " + " · ".join([group.setting.backbone, *seen(group)])
+
+
+def seen(group: Group) -> list[str]:
+    """What pretraining saw, in words; nothing where there are references only."""
+    if group.budget is None:
+        return []
+    budget = group.budget
+    if not budget.epochs:
+        return ["not trained here"]
+    epochs = f"{budget.epochs} epoch{'s' * (budget.epochs != 1)}"
+    return [f"{epochs} on {budget.pictures:,} pictures of {budget.data}"]
