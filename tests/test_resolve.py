@@ -80,3 +80,43 @@ def test_an_unknown_recipe_suggests_the_nearest() -> None:
 def test_a_budget_for_all_methods_passes_a_baseline_by() -> None:
     cfg = resolve.method_config(registry.method("pixels"), "pixels", "paper", {"epochs": 9})
     assert cfg.epochs == 0
+
+
+def test_a_grid_has_every_combination() -> None:
+    base = resolve.parse_sets(["method.epochs=3"])
+    cells = list(resolve.grid(["method.lr=0.1,0.2", 'method.angles=[[0,90],"all"]'], base))
+    assert [(c["method"]["lr"], c["method"]["angles"]) for c in cells] == [
+        (0.1, [0, 90]),
+        (0.1, "all"),
+        (0.2, [0, 90]),
+        (0.2, "all"),
+    ]
+    assert all(cell["method"]["epochs"] == 3 for cell in cells)
+    assert base["method"] == {"epochs": 3}
+    assert list(resolve.grid([], base)) == [base]
+
+
+def test_the_data_do_not_vary() -> None:
+    with pytest.raises(BenchError, match="run once per data set"):
+        list(resolve.grid(["data.limit=100,200"], resolve.parse_sets([])))
+
+
+def test_changed_settings_are_those_that_are_not_the_recipes() -> None:
+    def changed(recipe: str, **values: object) -> dict[str, object]:
+        return resolve.resolve(
+            method="rotnet",
+            protocol="knn",
+            data="scenes",
+            size=32,
+            backbone="small",
+            seed=0,
+            recipe=recipe,
+            overrides={**resolve.parse_sets([]), "method": values},
+        ).changed()
+
+    assert changed("small") == {}
+    assert changed("small", epochs=3, batch_size=8) == {}  # the budget
+    assert changed("small", lr=0.1) == {}  # as the recipe has it
+    assert changed("small", angles=[0, 180]) == {"angles": [0, 180]}
+    assert changed("paper", schedule="cosine") == {"schedule": "cosine"}
+    assert changed("small", schedule="cosine") == {}

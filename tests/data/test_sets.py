@@ -536,3 +536,8 @@ def test_real_imagenette() -> None:
     assert (len(data.full), len(data.test), data.info.size) == (9469, 3925, 96)
     assert data.info.classes[0] == "n01440764"
     assert len(catalog.load("imagenette96", DataOptions(limit=1000)).full) == 1000
+
+
+def test_grey_pictures_are_told_from_colour() -> None:
+    assert "color" not in catalog.load("digits").info.has
+    assert "color" in catalog.load("scenes:16", DataOptions(limit=24)).info.has

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench import checkpoint, conformance, engine
-from bench.api import Batch, Method, MethodConfig, OptimSpec, Step, View
+from bench.api import Batch, Method, MethodConfig, OptimSpec, Step, TrainSet, Untrained, View
+from bench.data.dataset import MemoryImages
 from bench.data.ops import Normalize
 from bench.engine import EngineConfig
 from bench.errors import BenchError
@@ -172,3 +173,44 @@ def test_a_gpu_trains_in_bf16_and_gives_back_finite_weights(tmp_path: Path) -> N
     assert trained.peak_memory is not None
     assert method.head.weight.is_cuda
     assert all(value.isfinite().all() for value in method.state_dict().values())
+
+
+class Fitted(Untrained):
+    """Keeps what `initialize` was shown."""
+
+    def build(self) -> None:
+        self.register_buffer("kept", torch.zeros(8, 3, conformance.SIZE, conformance.SIZE))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def initialize(self, train: TrainSet) -> None:
+        self.kept.copy_(train.sample(8))
+        self.calls += 1
+
+
+def test_a_method_without_epochs_is_initialised_from_the_data(tmp_path: Path) -> None:
+    kept = []
+    for attempt in range(2):
+        method = conformance.build(Fitted, "fitted")
+        folder = tmp_path / str(attempt)
+        engine.fit(method, conformance.toy_split(), CPU, seed=3, folder=folder, reporter=QUIET)
+        assert method.calls.item() == 1
+        kept.append(method.kept)
+    assert torch.equal(*kept), "the sample is not the same in a repeat"
+    images = conformance.toy_split().images
+    assert isinstance(images, MemoryImages)
+    shown = conformance.toy_info().rgb(kept[0]).mul(255).round().to(torch.uint8)
+    distances = (shown[:, None].int() - images.pixels[None].int()).abs().flatten(2).amax(2)
+    assert torch.equal(distances.amin(1), torch.zeros(8)), "a sampled picture is none of the data"
+    assert len(distances.argmin(1).unique()) == 8
+
+
+def test_a_resumed_run_is_not_initialised_again(tmp_path: Path) -> None:
+    class Counted(Regression):
+        def initialize(self, train: TrainSet) -> None:
+            self.seen += 100
+
+    split = conformance.toy_split()
+    for _ in range(2):
+        method = conformance.build(Counted, "counted")
+        engine.fit(method, split, CPU, seed=0, folder=tmp_path, reporter=QUIET, stop_after=2)
+    assert method.seen.amin() >= 100 and method.seen.amax() < 200
