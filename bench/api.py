@@ -15,6 +15,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from bench.errors import BenchError
+
 if TYPE_CHECKING:
     from bench.data.dataset import Split
 
@@ -187,6 +189,19 @@ class Backbone(Encoder):
             NotImplementedError: the backbone is not a vision transformer.
         """
         raise NotImplementedError(f"{type(self).__name__} has no tokens; use a vision transformer")
+
+    def half(self) -> Backbone:
+        """A new network of this kind, each layer with half the channels (split-brain).
+
+        Weights are drawn from torch's global generator.
+
+        Raises:
+            BenchError: this kind has none.
+        """
+        raise BenchError(
+            f"there is no {type(self).__name__} of half the width; "
+            "use small, nin3, nin4, nin5, alexnet, vgg16 or vgg16_bn"
+        )
 
 
 class OptimSpec(Config):

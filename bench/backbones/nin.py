@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 from torch import Tensor, nn
 
 from bench.api import Backbone
+from bench.backbones.width import scaled
 from bench.errors import BenchError
 
 WIDTH = 192
+NARROW = (160, 96)  # channels after the first block's 1x1 convolutions
 MIN_BLOCKS = 3
 
 
@@ -28,22 +31,26 @@ class NIN(Backbone):
     Maps are taken after a block's pool, as the paper's code does: conv2 is 192 x 8 x 8 at 32 px.
     `pool_after_3` is that code's `use_avg_on_conv3`, off in its 4-block configuration. Weights
     keep PyTorch's default initialisation: the reference defines another, but never calls it.
+    `width` multiplies the channels.
     """
 
-    dim = WIDTH
-
-    def __init__(self, size: int, blocks: int = 4, pool_after_3: bool = False) -> None:
+    def __init__(
+        self, size: int, blocks: int = 4, pool_after_3: bool = False, width: float = 1.0
+    ) -> None:
         super().__init__()
         if blocks < MIN_BLOCKS:
             raise BenchError(f"a NIN has at least {MIN_BLOCKS} blocks, not {blocks}")
+        self.make_half = partial(NIN, size, blocks, pool_after_3, width / 2)
+        full, *narrow = scaled(width, WIDTH, *NARROW)
+        self.dim = full
         self.layers = tuple(f"conv{i + 1}" for i in range(blocks))
         for layer in self.layers:
             if layer == "conv1":
-                parts = [*block(5, 3, WIDTH, 160, 96), nn.MaxPool2d(3, 2, 1)]
+                parts = [*block(5, 3, full, *narrow), nn.MaxPool2d(3, 2, 1)]
             elif layer == "conv2":
-                parts = [*block(5, 96, WIDTH, WIDTH, WIDTH), nn.AvgPool2d(3, 2, 1)]
+                parts = [*block(5, narrow[-1], full, full, full), nn.AvgPool2d(3, 2, 1)]
             else:
-                parts = block(3, WIDTH, WIDTH, WIDTH, WIDTH)
+                parts = block(3, full, full, full, full)
             if layer == "conv3" and pool_after_3 and blocks > MIN_BLOCKS:
                 parts.append(nn.AvgPool2d(3, 2, 1))
             self.add_module(layer, nn.Sequential(*parts))
@@ -58,3 +65,7 @@ class NIN(Backbone):
     def forward(self, x: Tensor) -> Tensor:
         """The last block averaged over space, `[B, 192]`."""
         return self.maps(x)[self.layers[-1]].mean(dim=(2, 3))
+
+    def half(self) -> NIN:
+        """The same at half the width."""
+        return self.make_half()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from bench.api import Backbone
+from bench.backbones.width import scaled
 
 STEM, STAGE1, STAGE2, STAGE3 = 24, 48, 96, 256  # channels
 
@@ -37,18 +40,20 @@ class Small(Backbone):
     """Six convolutions, then global average pooling: 10.1 MFLOP at 32 px, 256 values.
 
     On a CPU the high-resolution layers cost more in batch norm and ReLU than in multiplications,
-    so every stage halves the picture and most of the work is done at 8 x 8 and below.
+    so every stage halves the picture and most of the work is done at 8 x 8 and below. `width`
+    multiplies the channels.
     """
 
     layers = ("stem", "stage1", "stage2", "stage3")
-    dim = STAGE3
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, width: float = 1.0) -> None:
         super().__init__()
-        self.stem = conv_bn_relu(3, STEM, stride=2)
-        self.stage1 = Stage(STEM, STAGE1)
-        self.stage2 = Stage(STAGE1, STAGE2)
-        self.stage3 = conv_bn_relu(STAGE2, STAGE3, stride=2)
+        self.make_half = partial(Small, size, width / 2)
+        stem, stage1, stage2, self.dim = scaled(width, STEM, STAGE1, STAGE2, STAGE3)
+        self.stem = conv_bn_relu(3, stem, stride=2)
+        self.stage1 = Stage(stem, stage1)
+        self.stage2 = Stage(stage1, stage2)
+        self.stage3 = conv_bn_relu(stage2, self.dim, stride=2)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -63,3 +68,7 @@ class Small(Backbone):
     def forward(self, x: Tensor) -> Tensor:
         """The last stage averaged over space, `[B, 256]`."""
         return self.maps(x)["stage3"].mean(dim=(2, 3))
+
+    def half(self) -> Small:
+        """The same at half the width."""
+        return self.make_half()
