@@ -1,0 +1,62 @@
+"""An encoder for networks that were trained on parts of pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from bench.api import Encoder
+
+
+class PatchEncoder(Encoder):
+    """A network that sees a picture patch by patch, as it was trained.
+
+    Its representation is the mean over the patches (Kolesnikov 2019, arXiv:1901.09005: "the average
+    of the representations of the 9 patches"); its maps are the patches' maps side by side, as the
+    patches lie. Where patches are shown in several renderings, all of this is averaged over them.
+
+    Args:
+        cut: from normalised whole RGB `[B, 3, H, W]` to renderings of a square grid of patches,
+            `[B, P, 3, s, s]` each, left to right, then top to bottom.
+        network: the trained network.
+        owner: the module that `cut` belongs to, so that it moves with the encoder to a device.
+    """
+
+    def __init__(
+        self,
+        cut: Callable[[Tensor], tuple[Tensor, ...]],
+        network: Encoder,
+        owner: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.cut, self.network, self.owner = cut, network, owner
+        self.dim, self.layers = network.dim, network.layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mean representation of all patches, `[B, dim]`."""
+        outputs = [
+            self.network(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).mean(1)
+            for patches in self.cut(x)
+        ]
+        return torch.stack(outputs).mean(0)
+
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """The maps of the patches, tiled: `[B, C, g * h, g * w]` for a grid of g x g patches."""
+        renderings = self.cut(x)
+        mean: dict[str, Tensor] = {}
+        for patches in renderings:
+            for name, value in self.network.maps(patches.flatten(0, 1)).items():
+                share = tiled(value.unflatten(0, patches.shape[:2])) / len(renderings)
+                mean[name] = mean[name] + share if name in mean else share
+        return mean
+
+
+def tiled(patches: Tensor) -> Tensor:
+    """A square grid of patches `[B, g * g, C, h, w]` side by side: `[B, C, g * h, g * w]`."""
+    grid = math.isqrt(patches.shape[1])
+    rows = patches.unflatten(1, (grid, grid)).permute(0, 3, 1, 4, 2, 5)
+    out: Tensor = rows.flatten(4, 5).flatten(2, 3)
+    return out
