@@ -1,0 +1,247 @@
+"""Super-resolution: enlarge a small picture, SRResNet and SRGAN (Ledig 2017, arXiv:1609.04802)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench import backbones
+from bench.api import Batch, DataInfo, Encoder, Method, MethodConfig, OptimSpec, Panel, Step, View
+from bench.data.ops import HorizontalFlip, RandomCrop
+from bench.errors import BenchError
+from bench.nn.dense_head import DenseHead
+from bench.nn.discriminator import (
+    Discriminator,
+    discriminator_loss,
+    discriminator_top1,
+    frozen,
+    generator_loss,
+)
+from bench.nn.wrap import Rewired
+
+SMALLEST = 4  # px: side of the shrunken pictures
+CONV5_4 = 36  # layers of VGG-19's `features`, up to the ReLU after its last convolution
+
+
+class SuperResolution(Method):
+    """The generator: the backbone, then sub-pixel convolutions; it adds to the bicubic picture.
+
+    Pictures are shrunk by `scale` and enlarged again (both bicubic), so that the backbone sees its
+    usual size. Its maps meet at the size of the small picture, where SRResNet does its work, and
+    sub-pixel convolutions (arXiv:1609.05158) enlarge them. `adversarial=false` is SRResNet.
+    Else the first epochs train by pixels alone, as SRResNet; then the generator minimises content
+    loss + 1e-3 * -log D(G(x)), and the discriminator plain binary cross-entropy.
+
+    The encoder is fed pictures shrunk and enlarged as in training: it never saw fine detail.
+    Logged: `psnr` beside `bicubic_psnr`, dB, of whole batches in RGB.
+    """
+
+    phases: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
+    deviations = (
+        "the backbone replaces SRResNet's 16 residual blocks, and sees the enlarged picture",
+        "the network adds to the bicubic picture; SRResNet makes the picture itself",
+        "the last sub-pixel convolution makes the pixels, without a 9 x 9 convolution after it",
+        "the discriminator is DCGAN's",
+        "random horizontal flips",
+    )
+    recipes = {
+        "small": {
+            "epochs": 10,
+            "batch_size": 64,
+            "lr": 1e-3,
+            "scale": 2,
+            "adversarial": False,
+            "content": "pixel",
+            "width": 32,
+            "crop": 1.0,
+        },
+        # Both players at work from the first step, for the conformance suite.
+        "toy": {"content": "pixel", "pretrain_share": 0.0, "width": 16, "crop": 1.0},
+    }
+
+    class Config(MethodConfig):
+        """SRGAN-VGG54, section 3.2 of the paper: 350,000 pictures, batches of 16."""
+
+        epochs: int = 55  # 10^6 steps of SRResNet, then 2 * 10^5 of SRGAN
+        batch_size: int = 16
+        lr: float = 1e-4  # and a tenth of it in the second half of SRGAN
+        beta1: float = 0.9
+        scale: Literal[2, 4, 8] = 4
+        adversarial: bool = True
+        adversarial_weight: float = 1e-3
+        pretrain_share: float = Field(5 / 6, ge=0, lt=1)  # of the epochs: by pixels alone
+        content: Literal["pixel", "vgg"] = "vgg"  # vgg: phi_5,4; it imports ImageNet labels
+        vgg_weights: str | None = None  # a local file; None: timm's vgg19
+        vgg_scale: float = 1 / 12.75  # of VGG's features
+        width: int = 64  # channels of the generator's upsampling and the discriminator's first map
+        crop: float = 0.25  # of the side: the paper crops 96 px; ImageNet's sides are about 400
+
+    def build(self) -> None:
+        """The upsampling half of the generator; the discriminator and VGG where asked for."""
+        cfg, size = self.cfg, self.data.size
+        if size % cfg.scale or size < SMALLEST * cfg.scale:
+            raise BenchError(
+                f"super_resolution cannot shrink pictures of {size} px by {cfg.scale} to whole "
+                f"pixels, at least {SMALLEST}; set method.scale or --size"
+            )
+        side = size // cfg.scale  # of the small picture
+        self.features = DenseHead(self.backbone, size, side, cfg.width, width=cfg.width)
+        steps: list[nn.Module] = []
+        for left in range(cfg.scale.bit_length() - 2, -1, -1):  # doublings after this one
+            conv = nn.Conv2d(cfg.width, 4 * (cfg.width if left else 3), 3, padding=1)
+            steps += [nn.PReLU(), conv, nn.PixelShuffle(2)]
+        self.upsampling = nn.Sequential(*steps)
+        self.degrade = Degrade(cfg.scale, self.data)
+        if cfg.content == "vgg":
+            self.phi = Phi54(size, cfg.vgg_weights)
+            self.backbone.notes += ("the content loss is VGG-19's, trained on ImageNet labels",)
+        if cfg.adversarial:
+            self.discriminator = Discriminator(size, width=cfg.width)
+        else:
+            self.phases = ("generator",)  # type: ignore[misc]  # SRResNet plays against nobody
+
+    def views(self) -> Sequence[View]:
+        """A random crop, RGB in [0, 1]."""
+        crop = RandomCrop(padding=0, fraction=self.cfg.crop)
+        return (View("picture", (crop, HorizontalFlip(p=0.5))),)
+
+    def parameters_for(self, phase: str) -> Iterable[nn.Parameter]:
+        """The discriminator's, or all others but VGG's."""
+        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        wanted = phase == "discriminator"
+        return (p for name, p in named if name.startswith("discriminator.") == wanted)
+
+    def loss(self, batch: Batch, step: Step) -> Tensor:
+        """Binary cross-entropy of the discriminator; content and adversarial loss of the generator.
+
+        While the generator trains by pixels alone the discriminator rests: its loss is a zero
+        that reaches none of its parameters.
+        """
+        sharp = batch.view("picture")
+        alone = not self.cfg.adversarial
+        alone |= step.epoch < round(self.cfg.pretrain_share * step.epochs)
+        if step.phase == "discriminator":
+            rest = sharp.new_zeros((), requires_grad=True)
+            return rest if alone else self._judge(sharp, step)
+        made = self.enlarge(sharp)
+        bicubic = self.data.rgb(self.degrade(self.data.normalize(sharp)))
+        step.log("psnr", psnr(made, sharp))
+        step.log("bicubic_psnr", psnr(bicubic, sharp))
+        by_pixels = self.cfg.content == "pixel" or (alone and self.cfg.adversarial)
+        content = self._pixel(made, sharp) if by_pixels else self._vgg(made, sharp)
+        if alone:
+            return content
+        with frozen(self.discriminator):
+            adversarial = generator_loss(self.discriminator(2 * made - 1))
+        step.log("content", content)
+        step.log("adversarial", adversarial)
+        total: Tensor = content + self.cfg.adversarial_weight * adversarial
+        return total
+
+    def _judge(self, sharp: Tensor, step: Step) -> Tensor:
+        with torch.no_grad():
+            made = self.enlarge(sharp)
+        real, fake = self.discriminator(2 * sharp - 1), self.discriminator(2 * made - 1)
+        step.log("discriminator_top1", discriminator_top1(real, fake))
+        return discriminator_loss(real, fake)
+
+    def _pixel(self, made: Tensor, sharp: Tensor) -> Tensor:
+        return (2 * made - 2 * sharp).square().mean()  # RGB in [-1, 1]
+
+    def _vgg(self, made: Tensor, sharp: Tensor) -> Tensor:
+        with torch.no_grad():
+            truth = self.phi(sharp)
+        difference: Tensor = self.cfg.vgg_scale * (self.phi(made) - truth)
+        return difference.square().mean()
+
+    def enlarge(self, sharp: Tensor) -> Tensor:
+        """Shrink pictures (RGB in [0, 1]), and enlarge them again by what the network knows."""
+        blurred = self.degrade(self.data.normalize(sharp))
+        detail = self.upsampling(self.features(self.backbone.maps(blurred)))
+        made: Tensor = self.data.rgb(blurred + detail)
+        return made
+
+    def optim(self, phase: str) -> OptimSpec:
+        """Adam; a tenth of the learning rate in the second half of SRGAN."""
+        share = (1 + self.cfg.pretrain_share) / 2
+        drops = {"milestones": (share,), "gammas": (0.1,)} if self.cfg.adversarial else {}
+        betas = (self.cfg.beta1, 0.999)
+        return OptimSpec(name="adam", lr=self.cfg.lr, betas=betas, schedule="step", **drops)
+
+    def encoder(self) -> Encoder:
+        """The backbone behind the degradation that it was trained on."""
+        return Rewired(self.degrade, self.backbone)
+
+    def picture(self, batch: Batch, step: Step) -> Sequence[Panel]:
+        """Bicubic, the network's, and the original pictures."""
+        sharp = batch.view("picture")[:8]
+        bicubic = self.data.rgb(self.degrade(self.data.normalize(sharp)))
+        return [
+            Panel(f"bicubic, x {self.cfg.scale}", bicubic),
+            Panel(f"enlarged, x {self.cfg.scale}", self.enlarge(sharp)),
+            Panel("originals", sharp),
+        ]
+
+
+class Degrade(nn.Module):
+    """Normalised pictures `[B, 3, h, w]` shrunk by `scale` and enlarged again, both bicubic."""
+
+    def __init__(self, scale: int, data: DataInfo) -> None:
+        super().__init__()
+        self.scale, self.data = scale, data
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same size, without fine detail; RGB is clipped as a stored small picture would be."""
+        small = _bicubic(self.data.rgb(x), x.shape[-1] // self.scale).clamp(0, 1)
+        large = _bicubic(small, x.shape[-1])
+        return self.data.normalize(large.clamp(0, 1))
+
+
+class Phi54(nn.Module):
+    """VGG-19's last convolution after its ReLU, phi_5,4 of the paper; it is not trained.
+
+    Args:
+        size: side of the pictures, pixels.
+        weights: a local file; None: timm's.
+
+    Raises:
+        BenchError: there are no weights to be had.
+    """
+
+    def __init__(self, size: int, weights: str | None) -> None:
+        super().__init__()
+        try:
+            vgg = backbones.build("vgg19", size, pretrained=weights is None)
+            if weights is not None:
+                backbones.load_weights(vgg, Path(weights))
+        except BenchError as error:
+            raise BenchError(
+                f"content=vgg needs VGG-19 trained on ImageNet ({error}); "
+                "set method.vgg_weights to a file, or method.content=pixel"
+            ) from error
+        layers = list(vgg.get_submodule("model.features").children())[:CONV5_4]
+        self.features = nn.Sequential(*layers).requires_grad_(False)
+        self.mean = nn.Buffer(torch.tensor(IMAGENET_DEFAULT_MEAN)[:, None, None])
+        self.std = nn.Buffer(torch.tensor(IMAGENET_DEFAULT_STD)[:, None, None])
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """Features `[B, 512, h / 16, w / 16]` of RGB in [0, 1]."""
+        out: Tensor = self.features((rgb - self.mean) / self.std)
+        return out.to(torch.promote_types(out.dtype, torch.float32))
+
+
+def psnr(x: Tensor, truth: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of RGB in [0, 1], dB: -10 log10 of the mean squared error."""
+    return -10 * (x - truth).square().mean().log10()
+
+
+def _bicubic(x: Tensor, size: int) -> Tensor:
+    # With antialias the kernel is Pillow's and MATLAB's, a = -0.5, in both directions.
+    return F.interpolate(x, (size, size), mode="bicubic", antialias=True)
