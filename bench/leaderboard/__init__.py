@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.files import write_text
-from bench.leaderboard.groups import Entry, group
+from bench.leaderboard.groups import Entry, group, part_controls
 from bench.leaderboard.page import COMMAND, render
 from bench.leaderboard.published import read_published
 from bench.leaderboard.studies import studies
@@ -43,10 +43,12 @@ def page(
         folder: where the page will lie; by default beside `results`.
     """
     entries = list(entries)
-    groups, repeats = group(_as_recipes_say(entries))
+    ranked, controls = part_controls(_as_recipes_say(entries))
+    groups, repeats = group(ranked)
     published = read_published(results / "reference" / "published.csv")
     link = Path(os.path.relpath(results, folder or results.parent)).as_posix()
-    return render(groups, studies(entries), [*left_out, *repeats], published, results, link)
+    problems = [*left_out, *repeats]
+    return render(groups, controls, studies(entries), problems, published, results, link)
 
 
 def write(results: Path, out: Path) -> None:
@@ -57,7 +59,7 @@ def write(results: Path, out: Path) -> None:
 def problems(results: Path) -> list[str]:
     """A line on each file under `results` that the leaderboard leaves out."""
     entries, unreadable = _load(results)
-    return [*unreadable, *group(_as_recipes_say(entries))[1]]
+    return [*unreadable, *group(part_controls(_as_recipes_say(entries))[0])[1]]
 
 
 def check(results: Path, file: Path) -> list[str]:

@@ -57,6 +57,9 @@ class Setting(NamedTuple):
     backbone: str
 
 
+Controls = Mapping[tuple[Setting, str], Sequence[Entry]]
+
+
 class Budget(NamedTuple):
     """What pretraining may use."""
 
@@ -127,6 +130,29 @@ def group(entries: Iterable[Entry]) -> tuple[list[Group], list[str]]:
         built.append(Group(setting, budget, rows))
         left_out.update(repeats)
     return built, sorted(left_out)
+
+
+def part_controls(entries: Iterable[Entry]) -> tuple[list[Entry], Controls]:
+    """Part entries into those to rank and, by setting and method, encoders before their training.
+
+    A method that is run for no epochs shows what its encoder's inputs alone are worth. Where it was
+    trained in the same setting too, that is a control of the trained row, and no row of its own.
+    """
+    entries = list(entries)
+
+    def place(entry: Entry) -> tuple[Setting, str]:
+        return setting_of(entry.record), entry.record.method.name
+
+    trained = {place(entry) for entry in entries if entry.record.pretraining.epochs}
+    ranked: list[Entry] = []
+    controls: dict[tuple[Setting, str], list[Entry]] = {}
+    for entry in entries:
+        record = entry.record
+        if record.pretraining.epochs or role_of(record) or place(entry) not in trained:
+            ranked.append(entry)
+        else:
+            controls.setdefault(place(entry), []).append(entry)
+    return ranked, controls
 
 
 def differences(configs: Sequence[Mapping[str, object]]) -> list[str]:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from statistics import mean
 
-from bench.leaderboard.groups import Budget, Group
+from bench.leaderboard.groups import Budget, Controls, Entry, Group
 from bench.leaderboard.ranking import Place
 from bench.leaderboard.tables import best_layer, cost_of, duration, header, markdown, name, score
 
 FIRST = "linear"  # the protocol that orders the rows, where it was run
+UNTRAINED = "untrained"
 TEXT = {"", "method", "best layer"}  # columns of words
 
 Placed = tuple[Group, Sequence[Place]]
 
 
-def overviews(placed: Sequence[Placed]) -> Iterator[tuple[str, str]]:
-    """(heading, table) for each backbone and budget of one data set with several protocols."""
+def overviews(placed: Sequence[Placed], controls: Controls) -> Iterator[tuple[str, str]]:
+    """(heading, table) for each backbone and budget of one data set with several protocols.
+
+    Args:
+        placed: the groups of one data set with their rows in order.
+        controls: encoders before their training.
+    """
 
     def shared(item: Placed) -> tuple[str, str, bool, Budget | tuple[()]]:
         group = item[0]
@@ -30,10 +37,10 @@ def overviews(placed: Sequence[Placed]) -> Iterator[tuple[str, str]]:
     for _, found in groupby(sorted(placed, key=shared), key=shared):
         members = sorted(found, key=lambda item: _order(item[0]))
         if len({_protocol(group) for group, _ in members}) == len(members) > 1:
-            yield _heading(members[0][0]), _table(members)
+            yield _heading(members[0][0]), _table(members, controls)
 
 
-def _table(members: Sequence[Placed]) -> str:
+def _table(members: Sequence[Placed], controls: Controls) -> str:
     rows: dict[str, dict[str, str]] = {}
     cost: dict[str, str] = {}
     for group, places in members:
@@ -42,11 +49,24 @@ def _table(members: Sequence[Placed]) -> str:
             role, label = place.row.role, place.row.label
             row = rows.setdefault(label, {"": f"*{role}*" if role else "", "method": name(place)})
             row[column] = score(place)
+            method = place.row.entries[0].record.method.name
+            if before := controls.get((group.setting, method)):
+                row[f"{UNTRAINED} {group.setting.protocol}"] = _mean(before)
             if layer := best_layer(place.row):
                 row["best layer"] = layer
             cost[label] = duration(cost_of(place.row, lambda cost: cost.pretrain_seconds))
-    cells = [{**row, "pretraining": cost[label]} for label, row in rows.items()]
+    columns = dict.fromkeys(key for row in rows.values() for key in row)
+    last = sorted(columns, key=lambda key: key.startswith(UNTRAINED))
+    cells = [
+        {**{key: row.get(key, "") for key in last}, "pretraining": cost[label]}
+        for label, row in rows.items()
+    ]
     return markdown(cells, right={key for row in cells for key in row} - TEXT)
+
+
+def _mean(entries: Sequence[Entry]) -> str:
+    records = [entry.record for entry in entries if entry.record.status in ("ok", "collapsed")]
+    return f"{mean(r.metrics[r.metric.name] for r in records):.2f}" if records else ""
 
 
 def _protocol(group: Group) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from bench.leaderboard.groups import REFERENCES, Group, differences, flatten
+from bench.leaderboard.groups import REFERENCES, Controls, Group, differences, flatten
 from bench.leaderboard.overview import overviews, seen
 from bench.leaderboard.published import data_title
 from bench.leaderboard.ranking import Place, places
@@ -39,6 +39,9 @@ Computed by `{COMMAND}` from [the records]({{link}}); never edited by hand.
 - ***floor*** (raw pixels, an untrained network) and ***ceiling*** (training with all labels, for
   as long as that takes) say how much there is to win; a ***baseline*** is fitted to the pictures
   without training.
+- **untrained** is the same encoder before its first step: what its inputs alone are worth where
+  they are not whole RGB pictures (gradients, lightness, patches). For all others it is the
+  `random_init` of the table.
 - **Settings studied** holds the runs whose settings are not their recipe's. They are not ranked:
   taking the best of many would be choosing on test.
 """
@@ -46,6 +49,7 @@ Computed by `{COMMAND}` from [the records]({{link}}); never edited by hand.
 
 def render(
     groups: Sequence[Group],
+    controls: Controls,
     studied: Sequence[Study],
     problems: Sequence[str],
     published: pd.DataFrame,
@@ -56,6 +60,7 @@ def render(
 
     Args:
         groups: what to show, in order.
+        controls: encoders before their training.
         studied: the studies, by data set.
         problems: a line on each file that was left out.
         published: the published table, or an empty one.
@@ -71,7 +76,8 @@ def render(
     for data in sorted(names):
         members = [section for section in sections if section[0].setting.data == data]
         blocks.append(f"## {data_title(data)}")
-        for title, glance in overviews([(group, ordered) for group, _, ordered in members]):
+        placed = [(group, ordered) for group, _, ordered in members]
+        for title, glance in overviews(placed, controls):
             blocks += [f"### {title}", glance]
         for group, title, ordered in members:
             blocks.append(f"### {title}")

@@ -3,49 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.api import Encoder
+from bench.nn.patch_cutter import PatchCutter
 
 
 class PatchEncoder(Encoder):
     """A network that sees a picture patch by patch, as it was trained.
 
-    Its representation is the mean over the patches (Kolesnikov 2019, arXiv:1901.09005: "the average
-    of the representations of the 9 patches"); its maps are the patches' maps side by side, as the
-    patches lie. Where patches are shown in several renderings, all of this is averaged over them.
+    Its representation is the mean over the patches, as Kolesnikov 2019 (arXiv:1901.09005) evaluates
+    such networks; its maps are the patches' maps side by side, as the patches lie. Where patches
+    are shown in several renderings, all of this is averaged over them.
 
     Args:
-        cut: from normalised whole RGB `[B, 3, H, W]` to renderings of a square grid of patches,
-            `[B, P, 3, s, s]` each, left to right, then top to bottom.
+        cutter: cuts whole pictures as in training.
         network: the trained network.
-        owner: the module that `cut` belongs to, so that it moves with the encoder to a device.
     """
 
-    def __init__(
-        self,
-        cut: Callable[[Tensor], tuple[Tensor, ...]],
-        network: Encoder,
-        owner: nn.Module | None = None,
-    ) -> None:
+    def __init__(self, cutter: PatchCutter, network: Encoder) -> None:
         super().__init__()
-        self.cut, self.network, self.owner = cut, network, owner
+        self.cutter, self.network = cutter, network
         self.dim, self.layers = network.dim, network.layers
 
     def forward(self, x: Tensor) -> Tensor:
         """The mean representation of all patches, `[B, dim]`."""
         outputs = [
             self.network(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).mean(1)
-            for patches in self.cut(x)
+            for patches in self.cutter.still(x)
         ]
         return torch.stack(outputs).mean(0)
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         """The maps of the patches, tiled: `[B, C, g * h, g * w]` for a grid of g x g patches."""
-        renderings = self.cut(x)
+        renderings = self.cutter.still(x)
         mean: dict[str, Tensor] = {}
         for patches in renderings:
             for name, value in self.network.maps(patches.flatten(0, 1)).items():

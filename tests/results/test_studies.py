@@ -88,3 +88,24 @@ def test_protocols_stand_side_by_side(sample: Sample, tmp_path: Path) -> None:
 
 def test_one_protocol_has_no_glance(sample: Sample, tmp_path: Path) -> None:
     assert "At a glance" not in page(entries(sample("rotnet")), [], tmp_path)
+
+
+def test_an_encoder_before_training_is_a_control_and_no_row(sample: Sample, tmp_path: Path) -> None:
+    knn = {"protocol": {"name": "knn"}}
+    records = [
+        *(sample("nat", 0, top1, parts=knn) for top1 in (55.0,)),
+        sample("nat", 0, 56.0),
+        sample("nat", 0, 54.25, epochs=0),
+        sample("nat", 1, 54.75, epochs=0),
+        sample("lonely", 0, 33.0, epochs=0),
+    ]
+    shown = page(entries(*records), [], tmp_path)
+    glance = shown[shown.index("### At a glance") :].split("\n\n")[1]
+    header, _, *rows = [line.strip("|").split("|") for line in glance.splitlines()]
+    (row,) = [row for row in rows if "`nat`" in "".join(row)]
+    assert (
+        dict(zip(map(str.strip, header), map(str.strip, row), strict=True))["untrained linear"]
+        == "54.50"
+    )
+    assert "54.25" not in shown
+    assert "33.00" in shown  # without a trained row there is nothing to be a control of
