@@ -261,7 +261,7 @@ class Method(nn.Module, ABC):
     version: ClassVar[int] = 1  # bump when its numbers change
     # "color" "labels" "text" "frames" "motion" "pretrained"
     needs: ClassVar[frozenset[str]] = frozenset()
-    phases: ClassVar[tuple[str, ...]] = ("main",)  # one optimiser each, stepped in this order
+    phases: tuple[str, ...] = ("main",)  # one optimiser each, stepped in this order
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # named overrides, e.g. "small"
     deviations: ClassVar[tuple[str, ...]] = ()  # from the paper, beyond changed settings
 

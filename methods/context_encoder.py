@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bench.api import Batch, Method, MethodConfig, OptimSpec, Panel, Step, View
 from bench.data.ops import HorizontalFlip, RandomCrop
@@ -22,10 +21,7 @@ from bench.nn.discriminator import (
     frozen,
     generator_loss,
 )
-
-CELLS = 8  # noise cells across a picture: 0.06 per pixel of 128 in train_random.lua
-BLOCKS = 8  # tries; the paper gives no number
-AREA = 0.25  # most that random masks cover
+from bench.nn.holes import random_blocks, random_regions
 
 
 class ContextEncoder(Method):
@@ -40,7 +36,7 @@ class ContextEncoder(Method):
     Logged: `hole_mse` beside `fill_mse`, the error of the mean colour, both of RGB in [-1, 1].
     """
 
-    phases: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
+    phases: tuple[str, ...] = ("discriminator", "generator")
     deviations = (
         "the backbone replaces the encoder; its last map is averaged to 4 x 4 and fully connected",
         "the decoder upsamples and convolves instead of strided transposed convolutions",
@@ -95,7 +91,7 @@ class ContextEncoder(Method):
         )
         self.decoder = Decoder(cfg.bottleneck, self.side, width=cfg.width)
         if cfg.loss == "l2":
-            self.phases = ("generator",)  # type: ignore[misc]  # there is nobody to play against
+            self.phases = ("generator",)  # there is nobody to play against
         else:
             self.discriminator = Discriminator(self.side, width=cfg.width)
 
@@ -187,32 +183,3 @@ class ContextEncoder(Method):
             Panel("masked", torch.where(hole, mean, rgb)),
             Panel("inpainted", torch.where(hole, painted, rgb)),
         ]
-
-
-def random_blocks(n: int, size: int, rng: torch.Generator) -> Tensor:
-    """Overlapping rectangles on at most a quarter of each picture, `[n, 1, size, size]` bool.
-
-    Each of 8 is drawn anywhere inside the picture and left out where it would cover too much.
-    """
-    holes = torch.zeros(n, size, size, dtype=torch.bool, device=rng.device)
-    at = torch.arange(size, device=rng.device)
-    for _ in range(BLOCKS):
-        length, place = torch.rand(2, n, 2, generator=rng, device=rng.device)
-        length = ((1 + 2 * length) / 8 * size).round()  # 1/8 to 3/8 of the side
-        start = (place * (size - length + 1)).floor()[..., None]
-        inside = (at >= start) & (at < start + length[..., None])  # [n, 2, size]
-        more = holes | (inside[:, 0, :, None] & inside[:, 1, None, :])
-        fits = more.float().mean((1, 2), keepdim=True) <= AREA
-        holes = torch.where(fits, more, holes)
-    return holes[:, None]
-
-
-def random_regions(n: int, size: int, rng: torch.Generator) -> Tensor:
-    """Irregular regions on a quarter of each picture, `[n, 1, size, size]` bool.
-
-    The lowest quarter of bicubically enlarged noise, which hangs together in a few regions.
-    """
-    noise = torch.rand(n, 1, CELLS, CELLS, generator=rng, device=rng.device)
-    smooth = F.interpolate(noise, (size, size), mode="bicubic", align_corners=False)
-    threshold = smooth.flatten(1).kthvalue(int(AREA * size**2), dim=1).values
-    return smooth <= threshold[:, None, None, None]

@@ -63,7 +63,7 @@ class Jigsaw(Method):
         color_drop_p: float = Field(0.3, ge=0, le=1)  # the paper, from memory; VISSL: 0.66
         channel_shift: int = Field(2, ge=0)  # px, either way; the paper, from memory
         normalize: bool = True  # mean and variance of each patch
-        permutations: int = 1000  # the paper's best; its figure shows 64, its first code used 100
+        permutations: int = 1000  # the paper's best (from memory); its figure names 64
         puzzles: int = Field(1, ge=1)  # permutations that a picture's patches are put into, a step
         tower: int = 1024  # fc6, one for each patch
         hidden: int = 4096  # fc7
@@ -119,7 +119,7 @@ class Jigsaw(Method):
         drawn = self.draw(len(batch), self.cfg.puzzles, step)
         logits = self.logits(patches, drawn)
         step.log("pretext_top1", 100 * (logits.argmax(1) == drawn.flatten()).float().mean())
-        loss: Tensor = F.cross_entropy(logits.float(), drawn.flatten())
+        loss: Tensor = F.cross_entropy(logits, drawn.flatten())
         return loss
 
     def draw(self, pictures: int, puzzles: int, step: Step) -> Tensor:
@@ -143,7 +143,7 @@ class Jigsaw(Method):
 
         Their maps lie side by side, their outputs are averaged.
         """
-        return PatchEncoder(self.cutter.still, self.backbone, self.cutter)
+        return PatchEncoder(self.cutter, self.backbone)
 
     def picture(self, batch: Batch, step: Step) -> Sequence[Panel]:
         """The patches shuffled, as the network sees them, and put back as it thinks they were."""

@@ -114,7 +114,7 @@ class RelativePatch(Method):
         logits = self.logits(self.cutter(batch.view("crop"), step.rng)).flatten(0, 1)
         place = self.pairs[:, 2].repeat(len(batch))
         step.log("pretext_top1", 100 * (logits.argmax(1) == place).float().mean())
-        loss: Tensor = F.cross_entropy(logits.float(), place)
+        loss: Tensor = F.cross_entropy(logits, place)
         return loss
 
     def optim(self, phase: str) -> OptimSpec:
@@ -132,7 +132,7 @@ class RelativePatch(Method):
         Their maps lie side by side, their outputs are averaged. With the colour dropped, so are
         three renderings: that of each channel.
         """
-        return PatchEncoder(self.cutter.still, self.backbone, self.cutter)
+        return PatchEncoder(self.cutter, self.backbone)
 
     def picture(self, batch: Batch, step: Step) -> Sequence[Panel]:
         """Of each picture the centre, one neighbour, and where the network puts it."""

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from bench import backbones
-from bench.api import Batch, DataInfo, Encoder, Method, MethodConfig, OptimSpec, Panel, Step, View
+from bench.api import Batch, Encoder, Method, MethodConfig, OptimSpec, Panel, Step, View
 from bench.data.ops import HorizontalFlip, RandomCrop
 from bench.errors import BenchError
 from bench.nn.dense_head import DenseHead
@@ -24,10 +20,10 @@ from bench.nn.discriminator import (
     frozen,
     generator_loss,
 )
+from bench.nn.perceptual import Degrade, Phi54
 from bench.nn.wrap import Rewired
 
 SMALLEST = 4  # px: side of the shrunken pictures
-CONV5_4 = 36  # layers of VGG-19's `features`, up to the ReLU after its last convolution
 
 
 class SuperResolution(Method):
@@ -43,7 +39,7 @@ class SuperResolution(Method):
     Logged: `psnr` beside `bicubic_psnr`, dB, of whole batches in RGB.
     """
 
-    phases: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
+    phases: tuple[str, ...] = ("discriminator", "generator")
     deviations = (
         "the backbone replaces SRResNet's 16 residual blocks, and sees the enlarged picture",
         "the network adds to the bicubic picture; SRResNet makes the picture itself",
@@ -105,7 +101,7 @@ class SuperResolution(Method):
         if cfg.adversarial:
             self.discriminator = Discriminator(size, width=cfg.width)
         else:
-            self.phases = ("generator",)  # type: ignore[misc]  # SRResNet plays against nobody
+            self.phases = ("generator",)  # SRResNet plays against nobody
 
     def views(self) -> Sequence[View]:
         """A random crop, RGB in [0, 1]."""
@@ -190,58 +186,6 @@ class SuperResolution(Method):
         ]
 
 
-class Degrade(nn.Module):
-    """Normalised pictures `[B, 3, h, w]` shrunk by `scale` and enlarged again, both bicubic."""
-
-    def __init__(self, scale: int, data: DataInfo) -> None:
-        super().__init__()
-        self.scale, self.data = scale, data
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same size, without fine detail; RGB is clipped as a stored small picture would be."""
-        small = _bicubic(self.data.rgb(x), x.shape[-1] // self.scale).clamp(0, 1)
-        large = _bicubic(small, x.shape[-1])
-        return self.data.normalize(large.clamp(0, 1))
-
-
-class Phi54(nn.Module):
-    """VGG-19's last convolution after its ReLU, phi_5,4 of the paper; it is not trained.
-
-    Args:
-        size: side of the pictures, pixels.
-        weights: a local file; None: timm's.
-
-    Raises:
-        BenchError: there are no weights to be had.
-    """
-
-    def __init__(self, size: int, weights: str | None) -> None:
-        super().__init__()
-        try:
-            vgg = backbones.build("vgg19", size, pretrained=weights is None)
-            if weights is not None:
-                backbones.load_weights(vgg, Path(weights))
-        except BenchError as error:
-            raise BenchError(
-                f"content=vgg needs VGG-19 trained on ImageNet ({error}); "
-                "set method.vgg_weights to a file, or method.content=pixel"
-            ) from error
-        layers = list(vgg.get_submodule("model.features").children())[:CONV5_4]
-        self.features = nn.Sequential(*layers).requires_grad_(False)
-        self.mean = nn.Buffer(torch.tensor(IMAGENET_DEFAULT_MEAN)[:, None, None])
-        self.std = nn.Buffer(torch.tensor(IMAGENET_DEFAULT_STD)[:, None, None])
-
-    def forward(self, rgb: Tensor) -> Tensor:
-        """Features `[B, 512, h / 16, w / 16]` of RGB in [0, 1]."""
-        out: Tensor = self.features((rgb - self.mean) / self.std)
-        return out.to(torch.promote_types(out.dtype, torch.float32))
-
-
 def psnr(x: Tensor, truth: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of RGB in [0, 1], dB: -10 log10 of the mean squared error."""
     return -10 * (x - truth).square().mean().log10()
-
-
-def _bicubic(x: Tensor, size: int) -> Tensor:
-    # With antialias the kernel is Pillow's and MATLAB's, a = -0.5, in both directions.
-    return F.interpolate(x, (size, size), mode="bicubic", antialias=True)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from bench import backbones, conformance, rng
 from bench.errors import BenchError
+from bench.nn.holes import random_blocks, random_regions
 from bench.resolve import method_config
-from methods.context_encoder import ContextEncoder, random_blocks, random_regions
+from methods.context_encoder import ContextEncoder
 
 MASKS = ("center", "random_block", "random_region")
 LOSSES = ("l2", "adversarial", "joint")

@@ -17,8 +17,9 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from bench import backbones, conformance, rng
 from bench.errors import BenchError
+from bench.nn.perceptual import Degrade, Phi54
 from bench.resolve import method_config
-from methods.super_resolution import Degrade, Phi54, SuperResolution, psnr
+from methods.super_resolution import SuperResolution, psnr
 
 PICTURES = torch.rand(4, 3, 32, 32, generator=rng.generator("super-resolution"))
 
