@@ -49,6 +49,7 @@ class ContextEncoder(Method):
         "small": {
             "epochs": 10,
             "lr": 1e-3,
+            "generator_lr_factor": 1.0,
             "crop": 1.0,
             "bottleneck": 512,
             "width": 16,
