@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.record import Record, run_id
+from bench.record import write as store
 
+PUBLISHED = Path(__file__).parents[2] / "results" / "reference" / "published.csv"
 FOUR = [0, 90, 180, 270]
 ENVIRONMENT = {
     "device": "cpu",
@@ -115,3 +120,25 @@ def sample(
 @pytest.fixture(name="sample")
 def _sample() -> Callable[..., Record]:
     return sample
+
+
+@pytest.fixture(name="results")
+def _results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    (folder / "reference").mkdir(parents=True)
+    shutil.copy(PUBLISHED, folder / "reference")
+    return folder
+
+
+@pytest.fixture(name="put")
+def _put(results: Path, sample: Callable[..., Record]) -> Callable[..., Path]:
+    """Store a sample record; with `correct` `[N]`, also predictions that are right there."""
+
+    def put(*args: Any, correct: np.ndarray | None = None, **kwargs: Any) -> Path:
+        predictions = None
+        if correct is not None:
+            label = np.arange(len(correct)) % 10
+            predictions = np.where(correct, label, label + 1), label
+        return store(results, sample(*args, **kwargs), predictions)
+
+    return put
