@@ -173,6 +173,10 @@ class Encoder(nn.Module, ABC):
         """Feature maps by layer, `[B, C, h, w]` each, after the non-linearity."""
         return {}
 
+    def tap(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The representation and the maps; overridden where one pass gives both."""
+        return self(x), self.maps(x)
+
 
 class Backbone(Encoder):
     """A trainable network behind one face; built by `bench.backbones.build`.

@@ -67,6 +67,8 @@ def encoder_keeps_its_shapes(cls: type[Method], name: str) -> None:
     x = torch.randn(3, 3, SIZE, SIZE, generator=rng.generator("conformance"))
     with torch.no_grad():
         out, maps = encoder(x), encoder.maps(x)
+        both = encoder.tap(x)
+    torch.testing.assert_close(both, (out, maps), msg="tap is not forward and maps")
     assert out.shape == (3, encoder.dim), f"gave {tuple(out.shape)}, dim says {encoder.dim}"
     assert out.isfinite().all(), "the representation is not finite"
     assert tuple(maps) == tuple(encoder.layers), f"maps {list(maps)}, layers {encoder.layers}"

@@ -128,13 +128,15 @@ class FeatureStore:
 
 
 def _forward(encoder: Encoder, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-    maps = encoder.maps(x) if any(layer != "output" for layer in layers) else {}
+    if set(layers) == {"output"}:
+        return {"output": encoder(x).float()}
+    output, maps = encoder.tap(x) if "output" in layers else (None, encoder.maps(x))
     unknown = [layer for layer in layers if layer != "output" and layer not in maps]
     if unknown:
         raise BenchError(f"the encoder has no layer {unknown[0]}; it has {', '.join(maps)}")
     outputs = {layer: maps[layer].float() for layer in layers if layer != "output"}
-    if "output" in layers:
-        outputs["output"] = encoder(x).float()
+    if output is not None:
+        outputs["output"] = output.float()
     return outputs
 
 

@@ -79,3 +79,6 @@ class _Renormalised(Encoder):
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         return self.backbone.maps(self._prepare(x))
+
+    def tap(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.backbone.tap(self._prepare(x))

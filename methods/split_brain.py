@@ -153,9 +153,15 @@ class TwoHalves(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, dim]`."""
-        return torch.cat([self.half_l(self.lightness(x)), self.half_ab(self.chroma(x))], 1)
+        return self.tap(x)[0]
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         """The whole backbone's layers, with the channels of both halves."""
-        one, other = self.half_l.maps(self.lightness(x)), self.half_ab.maps(self.chroma(x))
-        return {layer: torch.cat([one[layer], other[layer]], 1) for layer in self.layers}
+        return self.tap(x)[1]
+
+    def tap(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Both in one pass."""
+        one, one_maps = self.half_l.tap(self.lightness(x))
+        other, other_maps = self.half_ab.tap(self.chroma(x))
+        both = {layer: torch.cat([one_maps[layer], other_maps[layer]], 1) for layer in self.layers}
+        return torch.cat([one, other], 1), both

@@ -62,7 +62,12 @@ class AlexNet(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """fc7 after ReLU, `[B, 4096]`."""
-        return self.maps(x)["fc7"].flatten(1)
+        return self.tap(x)[0]
+
+    def tap(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Both in one pass: `forward` needs no more than the maps."""
+        maps = self.maps(x)
+        return maps["fc7"].flatten(1), maps
 
     def half(self) -> AlexNet:
         """The same at half the width."""

@@ -64,7 +64,12 @@ class NIN(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """The last block averaged over space, `[B, 192]`."""
-        return self.maps(x)[self.layers[-1]].mean(dim=(2, 3))
+        return self.tap(x)[0]
+
+    def tap(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Both in one pass: `forward` needs no more than the maps."""
+        maps = self.maps(x)
+        return maps[self.layers[-1]].mean(dim=(2, 3)), maps
 
     def half(self) -> NIN:
         """The same at half the width."""

@@ -67,7 +67,12 @@ class Small(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """The last stage averaged over space, `[B, 256]`."""
-        return self.maps(x)["stage3"].mean(dim=(2, 3))
+        return self.tap(x)[0]
+
+    def tap(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Both in one pass: `forward` needs no more than the maps."""
+        maps = self.maps(x)
+        return maps["stage3"].mean(dim=(2, 3)), maps
 
     def half(self) -> Small:
         """The same at half the width."""

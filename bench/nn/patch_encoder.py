@@ -30,21 +30,23 @@ class PatchEncoder(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         """The mean representation of all patches, `[B, dim]`."""
-        outputs = [
-            self.network(patches.flatten(0, 1)).unflatten(0, patches.shape[:2]).mean(1)
-            for patches in self.cutter.still(x)
-        ]
-        return torch.stack(outputs).mean(0)
+        return self.tap(x)[0]
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         """The maps of the patches, tiled: `[B, C, g * h, g * w]` for a grid of g x g patches."""
+        return self.tap(x)[1]
+
+    def tap(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Both; every patch passes through the network once."""
         renderings = self.cutter.still(x)
-        mean: dict[str, Tensor] = {}
+        outputs, mean = [], dict[str, Tensor]()
         for patches in renderings:
-            for name, value in self.network.maps(patches.flatten(0, 1)).items():
+            out, maps = self.network.tap(patches.flatten(0, 1))
+            outputs.append(out.unflatten(0, patches.shape[:2]).mean(1))
+            for name, value in maps.items():
                 share = tiled(value.unflatten(0, patches.shape[:2])) / len(renderings)
                 mean[name] = mean[name] + share if name in mean else share
-        return mean
+        return torch.stack(outputs).mean(0), mean
 
 
 def tiled(patches: Tensor) -> Tensor:

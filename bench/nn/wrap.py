@@ -28,3 +28,7 @@ class Rewired(Encoder):
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         """The network's maps of the changed pictures."""
         return self.network.maps(self.inputs(x))
+
+    def tap(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Both; pictures are changed once."""
+        return self.network.tap(self.inputs(x))

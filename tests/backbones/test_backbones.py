@@ -275,7 +275,7 @@ def test_building_is_decided_by_the_callers_seed() -> None:
         ("resnet_18", 32, {}, "resnet18"),
         ("qqqqqqqqqqqq", 32, {}, "bench list"),
         ("small", 0, {}, "at least 1 pixel"),
-        ("small", 32, {"width": 3}, "no option 'width'"),
+        ("small", 32, {"depth": 3}, "no option 'depth'"),
         ("small", 32, {"pretrained": True}, "no pretrained weights"),
         ("alexnet", 32, {}, "at least 64 px"),
         ("vgg16", 16, {}, "at least 32 px"),
