@@ -13,6 +13,7 @@ from bench.data.dataset import (
     Split,
     digest_of,
     hold_out,
+    part,
     stratified,
 )
 from bench.data.statistics import Statistics, channel_statistics
@@ -22,9 +23,16 @@ FEWEST = 10  # training pictures, below which no tenth can be held out
 
 
 def assemble(
-    name: str, classes: tuple[str, ...], full: Split, test: Split, statistics: Statistics
+    name: str,
+    classes: tuple[str, ...],
+    full: Split,
+    test: Split,
+    statistics: Statistics,
+    val: Tensor | None = None,
 ) -> DataSet:
     """A data set from its training and test pictures; validation is held out of training.
+
+    `val` are its positions in `full`; by default it is a tenth, drawn by `hold_out`.
 
     Raises:
         BenchError: there are too few training pictures, or none to test on.
@@ -34,7 +42,7 @@ def assemble(
             f"{name} has {len(full)} training and {len(test)} test pictures that can be read; "
             f"at least {FEWEST} and 1 are needed"
         )
-    train, val = hold_out(full)
+    train, held = hold_out(full) if val is None else part(full, val)
     mean, std = statistics
     info = DataInfo(
         name=name,
@@ -46,7 +54,7 @@ def assemble(
         std=std,
         has=_kinds(full) | _color(statistics),
     )
-    return DataSet(info, full, train, val, test)
+    return DataSet(info, full, train, held, test)
 
 
 def in_memory(

@@ -61,7 +61,7 @@ def load_class_folders(
         BenchError: `root` is not such a folder, or too many pictures are broken.
     """
     train, test = _train_and_test(root, name, options, test_folders)
-    size = options.size or _own_size(train)
+    size = options.size or own_size(train.root, train.paths)
     keep = limit(train.labels, name, options)
     if keep is not None:
         name, train = limited_name(name, options), train.take(keep)
@@ -136,10 +136,10 @@ def _train_and_test(
     return train.take(rest.nonzero().flatten()), train.take(chosen)
 
 
-def _own_size(listing: Listing) -> int:
+def own_size(root: Path, paths: list[str]) -> int:
     """The pictures' usual shorter side, by the headers of some; at most `LARGEST`."""
-    step = max(1, len(listing.paths) // _HEADERS)
-    headers = (header_size(listing.root / path) for path in listing.paths[::step])
+    step = max(1, len(paths) // _HEADERS)
+    headers = (header_size(root / path) for path in paths[::step])
     sides = [min(size) for size in headers if size]
     return min(LARGEST, int(median(sides))) if sides else LARGEST
 

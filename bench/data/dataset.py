@@ -204,9 +204,12 @@ def hold_out(full: Split) -> tuple[Split, Split]:
     count = min(int(len(full) * VAL_SHARE), VAL_CAP)
     if full.labels is None or count < len(full.labels.unique()):
         order = torch.randperm(len(full), generator=generator("val", full.digest))
-        chosen = order[:count].sort().values
-    else:
-        chosen = stratified(full.labels, count, "val", full.digest)
+        return part(full, order[:count].sort().values)
+    return part(full, stratified(full.labels, count, "val", full.digest))
+
+
+def part(full: Split, chosen: Tensor) -> tuple[Split, Split]:
+    """Part `full` into (train, val): the pictures at `chosen` are val's."""
     keep = torch.ones(len(full), dtype=torch.bool)
     keep[chosen] = False
     return full.take(keep.nonzero().flatten(), "train"), full.take(chosen, "val")
