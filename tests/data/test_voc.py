@@ -102,7 +102,7 @@ def test_pictures_and_boxes_are_those_that_torchvision_reads(kit: Path) -> None:
     truth = VOCDetection(kit.parent.parent, year="2007", image_set="train")
     assert data.info.name == "voc-VOC2007"
     assert data.info.classes == CLASSES
-    assert data.info.has == {"labels", "multilabel", "boxes", "masks"}
+    assert data.info.has == {"color", "labels", "multilabel", "boxes", "masks"}
     assert len(truth) == len(data.full) == 30
     _, pixels = next(iter(data.full.images.stream([torch.arange(30)])))
     for i, (image, target) in enumerate(truth):
