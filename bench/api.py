@@ -9,10 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from bench.errors import BenchError
@@ -107,6 +108,11 @@ class Step:
         self.logged[name] = value.detach()
 
 
+@lru_cache(maxsize=64)  # a new one in every step would wait for the GPU
+def _channels(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
+
+
 @dataclass(frozen=True)
 class DataInfo:
     """What a method may know of its data before training."""
@@ -128,12 +134,11 @@ class DataInfo:
 
     def rgb(self, x: Tensor) -> Tensor:
         """Normalised pictures `[..., 3, h, w]` back as RGB in [0, 1]; nothing is clipped."""
-        mean, std = (x.new_tensor(value)[:, None, None] for value in (self.mean, self.std))
-        return x * std + mean
+        return x * _channels(self.std, x.device, x.dtype) + _channels(self.mean, x.device, x.dtype)
 
     def normalize(self, rgb: Tensor) -> Tensor:
         """RGB `[..., 3, h, w]` in [0, 1] as networks see it; the inverse of `rgb`."""
-        mean, std = (rgb.new_tensor(value)[:, None, None] for value in (self.mean, self.std))
+        mean, std = (_channels(value, rgb.device, rgb.dtype) for value in (self.mean, self.std))
         return (rgb - mean) / std
 
 
@@ -216,14 +221,14 @@ class OptimSpec(Config):
     """
 
     name: Literal["sgd", "adam", "adamw", "lars"] = "sgd"
-    lr: float
+    lr: float = Field(ge=0)
     base_batch: int | None = None
     scaling: Literal["linear", "sqrt"] = "linear"
-    momentum: float = 0.9
+    momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
     betas: tuple[float, float] = (0.9, 0.999)
     trust: float = 0.001  # LARS trust coefficient
-    weight_decay: float = 0.0
+    weight_decay: float = Field(0.0, ge=0)
     weight_decay_end: float | None = None  # cosine from weight_decay to this (DINO)
     decay_bias_and_norm: bool = True  # False: no decay (nor LARS adaptation) for 1-d parameters
     schedule: Literal["constant", "cosine", "step"] = "cosine"
@@ -255,6 +260,12 @@ class MethodConfig(Config):
     epochs: int
     batch_size: int
 
+    @model_validator(mode="after")
+    def _budget(self) -> Self:
+        if self.epochs < 0 or self.batch_size < 1:
+            raise ValueError("epochs are at least 0, and batch_size at least 1")
+        return self
+
 
 class Method(nn.Module, ABC):
     """A self-supervised algorithm: what it sees, what it minimises, what it leaves behind.
@@ -278,6 +289,11 @@ class Method(nn.Module, ABC):
         self.backbone = backbone
         self.data = data
         self.build()
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether labels enter, be it of other data through weights from elsewhere."""
+        return "labels" in self.needs
 
     def build(self) -> None:
         """Make the heads. `self.cfg`, `self.backbone` and `self.data` are there."""

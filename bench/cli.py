@@ -96,7 +96,7 @@ def run(
         list[str],
         typer.Option(
             metavar="KEY=V1,V2",
-            help="Run once per value; several --vary make a grid, which becomes a study.",
+            help="Run once per value; several --vary make a grid. A method's become a study.",
         ),
     ] = [],  # noqa: B006
     results: Results = Path("results"),
@@ -269,7 +269,7 @@ def show(
         return
     from bench import picture as pictures
 
-    out = out or Path(f"{record.method.name}-{record.run_id}.png")
+    out = pictures.png(out or Path(f"{record.method.name}-{record.run_id}.png"))
     pictures.draw(pictures.of_record(record), pictures.title_of(record), out)
     Console(stderr=True, soft_wrap=True).print(f"wrote {out}", highlight=False)
 

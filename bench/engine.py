@@ -167,6 +167,7 @@ class _Trainer:
     def _epoch(self, last_step: int, bar: Bar) -> None:
         epoch, offset = divmod(self.step, self.per_epoch)
         if offset == 0:
+            self._check_weights()
             torch.manual_seed(rng.fold(self.seed, "before_epoch", epoch, self.rank))
             self.method.before_epoch(epoch, self.loader.pictures())
         count = min(self.per_epoch - offset, last_step - self.step)
@@ -235,6 +236,12 @@ class _Trainer:
 
     def _check_finite(self) -> None:
         if not self.finite.item():
+            raise _DivergedError
+
+    def _check_weights(self) -> None:
+        """A finite loss may have left weights that are not: no method should relabel by them."""
+        every = [parameter.isfinite().all() for parameter in self.method.parameters()]
+        if every and not torch.stack(every).all().item():
             raise _DivergedError
 
     def _save(self) -> None:

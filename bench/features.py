@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -30,8 +30,13 @@ KEEP_BYTES = 20 * 2**30  # the oldest features are removed beyond this; they can
 
 def weights_digest(module: nn.Module) -> str:
     """A hexadecimal sha256 of every parameter and buffer, names included."""
+    return tensors_digest(module.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hexadecimal sha256 of tensors and their names, in whatever order they come."""
     state = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         state.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         # Raw bytes, since numpy has no bfloat16.
         state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CHOICE = 512  # pictures that a method may choose its tiles from
 TILES = 8  # in a row, at most
 TILE, LABEL = 0.95, 1.5  # inches: a tile's side, and the width of a panel's title
-TITLE, CAPTION = 0.45, 0.2  # inches: heights
+TITLE, CAPTION, LINE = 0.45, 0.2, 0.13  # inches: heights, of a further line of captions too
 GOOD, BAD, PLAIN = "#1a7f37", "#cf222e", "#444444"
 DPI = 160
 
@@ -73,14 +73,19 @@ def title_of(record: Record) -> str:
     return f"{record.method.name}{changed} · {record.data.name}{length}, seed {record.seed}"
 
 
-def draw(panels: list[Panel], title: str, out: Path) -> None:
-    """Write the panels, one row each under `title`, to the PNG file `out`.
+def png(out: Path) -> Path:
+    """`out`, if a picture can be written there.
 
     Raises:
-        BenchError: `out` is not named as a PNG, or its folder does not exist.
+        BenchError: it is not named as a PNG, or its folder does not exist.
     """
     if out.suffix.lower() != ".png" or not out.absolute().parent.is_dir():
         raise BenchError(f"{out}: name a .png file in a folder that exists")
+    return out
+
+
+def draw(panels: list[Panel], title: str, out: Path) -> None:
+    """Write the panels, one row each under `title`, to the PNG file `out`."""
     figure = _figure(panels, title)
 
     def save(file: IO[bytes]) -> None:
@@ -95,7 +100,7 @@ def _figure(panels: list[Panel], title: str) -> Figure:
 
     columns = max(min(len(panel.tiles), TILES) for panel in panels)
     rows = [_shown(panel) for panel in panels]
-    heights = [TILE + 0.06 + CAPTION * any(panel.captions) for panel in rows]
+    heights = [TILE + 0.06 + _captions_height(panel) for panel in rows]
     width, height = LABEL + columns * TILE + 0.1, TITLE + sum(heights)
     figure = Figure(figsize=(width, height), facecolor="white")
     figure.text(
@@ -118,6 +123,11 @@ def _figure(panels: list[Panel], title: str) -> Figure:
                 figure.text(*below, text, fontsize=6.5, color=color, ha="center", va="top")
         top -= tall
     return figure
+
+
+def _captions_height(panel: Panel) -> float:
+    lines = max((caption.count("\n") + 1 for caption in panel.captions), default=0)
+    return CAPTION + LINE * (lines - 1) if lines else 0.0
 
 
 def _shown(panel: Panel) -> Panel:
@@ -151,4 +161,5 @@ def _resolved(tree: dict[str, Any]) -> Resolved:
 def _last_step(method: Method, resolved: Resolved, device: torch.device) -> Step:
     epochs = resolved.method_cfg.epochs
     draws = rng.generator(resolved.seed, "picture", device=device)
-    return Step(method.phases[-1], max(epochs - 1, 0), epochs, 1, 1, draws)
+    total = max(epochs, 1)  # one step each: where in training matters, not how many
+    return Step(method.phases[-1], total - 1, total, total - 1, total, draws)

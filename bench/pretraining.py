@@ -21,7 +21,7 @@ from bench.api import DataInfo, Method
 from bench.data.dataset import Split
 from bench.engine import EngineConfig, Trained
 from bench.errors import BenchError
-from bench.features import weights_digest
+from bench.features import tensors_digest, weights_digest
 from bench.progress import Reporter
 from bench.resolve import Resolved
 
@@ -47,6 +47,9 @@ def identity(resolved: Resolved, split: Split, method: Method) -> dict[str, Any]
     }
     if "pretrained" in resolved.method.needs:
         parts["weights"] = weights_digest(method)  # a file's name says nothing of its content
+    frozen = {name: p for name, p in method.named_parameters() if not p.requires_grad}
+    if frozen and "weights" not in parts:  # those of a network that a loss is measured by
+        parts["frozen"] = tensors_digest(frozen)
     return parts
 
 

@@ -22,7 +22,7 @@ from bench.errors import BenchError, unknown
 
 SMALL = 64  # pictures up to this side take a method's "small" recipe unless told otherwise
 SECTIONS = ("method", "protocol", "backbone", "engine", "data")
-BUDGET = frozenset({"epochs", "batch_size"})  # settings that every method has
+BUDGET = frozenset({"epochs", "batch_size"})  # settings that every trained method has
 
 Overrides = dict[str, dict[str, Any]]  # section -> key -> value
 
@@ -48,7 +48,7 @@ class Resolved:
     seed: int
 
     def changed(self) -> dict[str, Any]:
-        """The method's settings, but for its budget, that are not what its recipe says.
+        """The method's settings, but for the epochs, that are not what its recipe says.
 
         Weights from elsewhere are no changed setting: each file is a method of its own.
         """
@@ -59,7 +59,7 @@ class Resolved:
         return {
             key: value
             for key, value in config.items()
-            if key not in BUDGET and value != plain.model_dump(mode="json")[key]
+            if key != "epochs" and value != plain.model_dump(mode="json")[key]
         }
 
     def tree(self) -> dict[str, Any]:
@@ -159,16 +159,22 @@ def grid(pairs: Sequence[str], base: Overrides) -> Iterator[Overrides]:
     Values are separated by commas, or are the items of one JSON list.
 
     Raises:
-        BenchError: a pair is not of the form `--set` takes, or is of the data.
+        BenchError: a pair is not of the form `--set` takes, is of the data, names no value, or
+            varies a key again.
     """
-    keys, choices = [], []
+    keys: list[tuple[str, str]] = []
+    choices: list[list[Any]] = []
     for pair in pairs:
         section, name, text = _split_pair("--vary", pair)
         if section == "data":
             raise BenchError(f"--vary {pair}: the data are read once; run once per data set")
+        if (section, name) in keys:
+            raise BenchError(f"--vary {pair}: {section}.{name} varies already; give it once")
         values = _value(text)
-        keys.append((section, name))
         choices.append(values if isinstance(values, list) else [_value(v) for v in text.split(",")])
+        if not choices[-1]:
+            raise BenchError(f"--vary {pair} names no value")
+        keys.append((section, name))
     for combination in product(*choices):
         cell = {section: dict(values) for section, values in base.items()}
         for (section, name), value in zip(keys, combination, strict=True):

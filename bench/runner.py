@@ -128,7 +128,7 @@ def _record(done: _Done, method: Method, split: Split, resolved: Resolved, data:
             **tree["method"],
             deviations=(*deviations(resolved.method, cfg), *method.backbone.notes),
             changed=resolved.changed(),
-            labels_used="labels" in method.needs,
+            labels_used=method.uses_labels,
             source_sha256=pretraining.source_sha256(resolved.method),
         ),
         backbone=_backbone_name(resolved),
@@ -157,7 +157,7 @@ def _record(done: _Done, method: Method, split: Split, resolved: Resolved, data:
         per_layer=scores.per_layer if scores else {},
         collapse=done.collapse,
         cost=record.CostRecord(
-            pretrain_seconds=trained.seconds if cfg.epochs else None,
+            pretrain_seconds=trained.seconds if pretraining.learns(resolved) else None,
             pretrain_images_per_second=trained.images_per_second if cfg.epochs else None,
             eval_seconds=done.eval_seconds,
             peak_memory_bytes=trained.peak_memory,

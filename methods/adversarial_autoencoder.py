@@ -39,10 +39,10 @@ class AdversarialAutoencoder(Method):
 
         epochs: int = 1000  # the last drop of the paper's rate; the end is not stated
         batch_size: int = 100
-        code_dim: int = 8
+        code_dim: int = Field(8, ge=1)
         prior_std: float = Field(5.0, gt=0)
-        hidden: int = 1000  # units in each of the discriminator's two layers
-        width: int = 32  # channels of the decoder's last map; ours
+        hidden: int = Field(1000, ge=1)  # units in each of the discriminator's two layers
+        width: int = Field(32, ge=1)  # channels of the decoder's last map; ours
         lr: float = 1e-3  # Adam's, of reconstruction
         lr_adversarial: float = 2e-4  # Adam's with beta_1 0.5, of both players (arXiv:1511.06434)
 

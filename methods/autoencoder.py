@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,8 +33,8 @@ class Autoencoder(Method):
 
         epochs: int = 200  # of fine-tuning, in the code
         batch_size: int = 1000
-        code_dim: int = 30
-        width: int = 32  # channels of the decoder's last map; ours
+        code_dim: int = Field(30, ge=1)
+        width: int = Field(32, ge=1)  # channels of the decoder's last map; ours
         lr: float = 1e-3  # Adam's; conjugate gradients have none
 
     def build(self) -> None:

@@ -37,7 +37,7 @@ class Colorization(Method):
         "bin frequencies are counted in 1,000 pictures of the training set, not in all",
     )
     recipes = {
-        # 10,000 pictures and the small backbone: about a minute on two CPU cores.
+        # 10,000 pictures and the small backbone: about two minutes on one idle CPU core.
         "small": {
             "epochs": 10,
             "batch_size": 32,

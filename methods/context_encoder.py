@@ -72,8 +72,8 @@ class ContextEncoder(Method):
         overlap: float = Field(4 / 128, ge=0, lt=0.25)  # visible rim of the centre, of the side
         overlap_weight: float = 10.0  # of the rim in the L2 loss
         context_weight: float = 1.0  # same of all visible pixels with random masks: README
-        bottleneck: int = 4000
-        width: int = 64  # channels of the outermost maps of decoder and discriminator
+        bottleneck: int = Field(4000, ge=1)
+        width: int = Field(64, ge=1)  # channels of the outermost maps of decoder and discriminator
         crop: float = 128 / 350  # random crops of this share of the side
 
     def build(self) -> None:

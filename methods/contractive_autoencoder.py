@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.api import Batch, Method, MethodConfig, OptimSpec, Panel, Step, View
 from bench.data.ops import Normalize
@@ -42,10 +43,10 @@ class ContractiveAutoencoder(Method):
 
         epochs: int = 20
         batch_size: int = 10
-        code_dim: int = 500
+        code_dim: int = Field(500, ge=1)
         contraction: float = Field(0.1, ge=0)  # weight of the penalty, lambda
         projections: int = Field(1, ge=1)  # random directions for the norm; ours
-        width: int = 32  # channels of the decoder's last map; ours
+        width: int = Field(32, ge=1)  # channels of the decoder's last map; ours
         lr: float = 1e-3  # Adam's
 
     def build(self) -> None:
@@ -60,7 +61,8 @@ class ContractiveAutoencoder(Method):
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes `[B, code_dim]` in [0, 1]."""
-        code: Tensor = self.norm(self.bottleneck(last_map(self.backbone, x)))
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+            code: Tensor = self.norm(self.bottleneck(last_map(self.backbone, x)))
         return code.sigmoid()
 
     def loss(self, batch: Batch, step: Step) -> Tensor:

@@ -58,13 +58,13 @@ class Counting(Method):
         lr: float = 1e-4
         weight_decay: float = 5e-4  # Caffe's
         schedule: Literal["step", "cosine"] = "step"  # times 0.9 each 10,000 of 200,000 batches
-        size: int = 228  # px: quarters of 114
+        size: int = Field(228, ge=2)  # px: quarters of 114
         crop: float = Field(0.77, gt=0, le=1)  # least share of the area: 224 px of 256
         grayscale: float = Field(0.67, ge=0, le=1)  # share of pictures, from memory
         channel_shift: int = Field(2, ge=0)  # px, either way, as in jigsaw (arXiv:1603.09246)
         kernels: tuple[Kernel, ...] = Field(get_args(Kernel), min_length=1)  # drawn per picture
-        counts: int = 1000  # fc8
-        hidden: int = 4096  # fc6, fc7
+        counts: int = Field(1000, ge=1)  # fc8
+        hidden: int = Field(4096, ge=1)  # fc6, fc7
         margin: float = 10.0  # M: as far at least are counts of other pictures, squared distance
 
     halving: Tensor  # [kernels, size / 2, size]

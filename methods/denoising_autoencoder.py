@@ -41,8 +41,8 @@ class DenoisingAutoencoder(Method):
         # A pixel's chance to be lost, {0.1, 0.25, 0.4}; gaussian: the deviation of RGB in [0, 1].
         level: float = Field(0.25, gt=0)
         loss_on: Literal["all", "corrupted"] = "all"  # corrupted: "full emphasis", section 4.2
-        code_dim: int = 2000  # {1000, 2000}
-        width: int = 32  # channels of the decoder's last map; ours
+        code_dim: int = Field(2000, ge=1)  # {1000, 2000}
+        width: int = Field(32, ge=1)  # channels of the decoder's last map; ours
         lr: float = 1e-3  # Adam's
 
         @field_validator("level")

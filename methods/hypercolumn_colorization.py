@@ -149,8 +149,11 @@ class HypercolumnColorization(Method):
 
 def hypercolumns(maps: Sequence[Tensor], rows: Tensor, cols: Tensor, side: int) -> Tensor:
     """All maps `[B, C, h, w]` at pixels `[B, P]` of pictures of `side`, `[B, P, sum of C]`."""
-    at = (torch.stack([cols, rows], -1).to(maps[0].dtype) * 2 + 1) / side - 1
+    # Half precision would place a pixel of a large picture beside itself.
+    dtype = torch.promote_types(maps[0].dtype, torch.float32)
+    at = (torch.stack([cols, rows], -1).to(dtype) * 2 + 1) / side - 1
     sampled = [
-        F.grid_sample(x, at[:, :, None], padding_mode="border", align_corners=False) for x in maps
+        F.grid_sample(x.to(dtype), at[:, :, None], padding_mode="border", align_corners=False)
+        for x in maps
     ]
     return torch.cat([x.squeeze(-1) for x in sampled], 1).transpose(1, 2)

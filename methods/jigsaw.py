@@ -55,7 +55,7 @@ class Jigsaw(Method):
         momentum: float = 0.9
         weight_decay: float = 5e-4
         schedule: Literal["step", "cosine"] = "step"  # a tenth after 100, 200 and 300 thousand
-        size: int = 255  # px: patches of 64
+        size: int = Field(255, ge=1)  # px: patches of 64
         crop: float = Field(0.992, gt=0, le=1)  # least share of the area: 255 px of 256
         gap: float = Field(21 / 64, ge=0)  # between patches, in sides of a patch; 0: adjacent
         jitter: float = Field(21 / 64, ge=0)  # range of each patch's place: 64 px in a cell of 85
@@ -65,14 +65,15 @@ class Jigsaw(Method):
         normalize: bool = True  # mean and variance of each patch
         permutations: int = 1000  # the paper's best (from memory); its figure names 64
         puzzles: int = Field(1, ge=1)  # permutations that a picture's patches are put into, a step
-        tower: int = 1024  # fc6, one for each patch
-        hidden: int = 4096  # fc7
+        tower: int = Field(1024, ge=1)  # fc6, one for each patch
+        hidden: int = Field(4096, ge=1)  # fc7
 
     orders: Tensor  # [permutations, 9]
 
     def build(self) -> None:
         """A cutter of patches, a layer for each patch, and a classifier of their sequence."""
         cfg = self.cfg
+        self.register_buffer("orders", permutation_set(cfg.permutations, TILES))
         self.cutter = PatchCutter(
             self.data,
             cfg.size,
@@ -92,7 +93,6 @@ class Jigsaw(Method):
             nn.ReLU(),
             nn.Linear(cfg.hidden, cfg.permutations),
         )
-        self.register_buffer("orders", permutation_set(cfg.permutations, TILES))
 
     def views(self) -> Sequence[View]:
         """A square crop, not normalised: patches are normalised one by one."""

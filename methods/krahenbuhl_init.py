@@ -86,7 +86,8 @@ class KrahenbuhlInit(Untrained):
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
         out = layer.forward(x)  # a call would come back to here
-        axes = [axis for axis in range(out.ndim) if axis != (1 if out.ndim == 4 else out.ndim - 1)]
+        channel = 1 if isinstance(layer, nn.Conv2d) else out.ndim - 1
+        axes = [axis for axis in range(out.ndim) if axis != channel]
         std, mean = torch.std_mean(out, axes, correction=0)
         std = torch.where(std > 0, std, 1.0)
         layer.weight /= std.view(-1, *[1] * (layer.weight.ndim - 1))

@@ -54,7 +54,7 @@ class RelativePatch(Method):
         momentum: float = 0.0
         weight_decay: float = 0.0
         schedule: Literal["constant", "cosine"] = "constant"
-        size: int = 400  # px: patches of 96
+        size: int = Field(400, ge=1)  # px: patches of 96
         crop: float = Field(0.35, gt=0, le=1)  # least share of the area: 400 px in 150,000-450,000
         gap: float = Field(48 / 96, ge=0)  # between patches, in sides of a patch; 0: adjacent
         jitter: float = Field(14 / 96, ge=0)  # range of each patch's place: +-7 of 96 px; 0: none
@@ -63,7 +63,7 @@ class RelativePatch(Method):
         color_drop: ColorDrop = "channel"  # the paper's other option: "projection"
         normalize: bool = True  # mean and variance of each patch
         pairs: Literal["all", "centre"] = "all"  # 40 ordered pairs; or the centre with its eight
-        hidden: int = 4096  # fc6, fc7, fc8
+        hidden: int = Field(4096, ge=1)  # fc6, fc7, fc8
 
     pairs: Tensor  # [n, 3] first patch, second patch, place of the second seen from the first
 

@@ -30,6 +30,7 @@ class SparseAutoencoder(Method):
 
     deviations = (
         "a deep convolutional encoder and decoder with batch norm; the notes have one layer each",
+        "weight decay is on biases and batch norm too; the notes: on weights alone",
         "Adam on batches, which mean activations are taken over; the notes: L-BFGS on all pictures",
         "whole pictures, standardised; the exercise: 8 x 8 patches of whitened ones in [0.1, 0.9]",
         "l1 (not in the notes) is taken of units scaled to a mean square of 1 over the batch: the "
@@ -42,12 +43,12 @@ class SparseAutoencoder(Method):
 
         epochs: int = 400  # iterations of L-BFGS, each over all pictures
         batch_size: int = 256  # ours: mean activations of rho need 1 / rho pictures and more
-        code_dim: int = 25
+        code_dim: int = Field(25, ge=1)
         penalty: Literal["kl", "l1"] = "kl"
         beta: float = Field(3.0, ge=0)
         rho: float = Field(0.01, gt=0, lt=1)  # of kl
         weight_decay: float = 1e-4
-        width: int = 32  # channels of the decoder's last map; ours
+        width: int = Field(32, ge=1)  # channels of the decoder's last map; ours
         lr: float = 1e-3  # Adam's; L-BFGS has none
 
     def build(self) -> None:
@@ -100,7 +101,7 @@ class SparseAutoencoder(Method):
 def kl_to_rate(mean: Tensor, rho: float) -> Tensor:
     """KL(Bernoulli(rho) || Bernoulli(mean)) in nats for each unit's mean activation in [0, 1]."""
     mean = mean.clamp(TINY, 1 - TINY)
-    target = torch.as_tensor(rho, dtype=mean.dtype, device=mean.device)
+    target = torch.full_like(mean, rho)
     return target * (target / mean).log() + (1 - target) * ((1 - target) / (1 - mean)).log()
 
 

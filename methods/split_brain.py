@@ -31,9 +31,10 @@ class SplitBrain(Method):
     deviations = (
         "the heads are sums of projections of all maps: the paper predicts from fc7 alone",
         "a crop is resized to the whole picture's size: the paper's network sees 180 px of 256",
+        "ab targets are soft and grey pictures count nothing, as in colorization (from memory)",
     )
     recipes = {
-        # 10,000 pictures and the small backbone: about a minute on two CPU cores.
+        # 10,000 pictures and the small backbone: about two minutes on one idle CPU core.
         "small": {
             "epochs": 10,
             "batch_size": 32,

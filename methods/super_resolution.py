@@ -46,6 +46,7 @@ class SuperResolution(Method):
         "the last sub-pixel convolution makes the pixels, without a 9 x 9 convolution after it",
         "the discriminator is DCGAN's",
         "random horizontal flips",
+        "whole pictures at the stored size; the paper crops 96 px without resizing",
     )
     recipes = {
         "small": {
@@ -76,8 +77,8 @@ class SuperResolution(Method):
         content: Literal["pixel", "vgg"] = "vgg"  # vgg: phi_5,4; it imports ImageNet labels
         vgg_weights: str | None = None  # a local file; None: timm's vgg19
         vgg_scale: float = 1 / 12.75  # of VGG's features
-        width: int = 64  # channels of the generator's upsampling and the discriminator's first map
-        crop: float = 0.25  # of the side: the paper crops 96 px; ImageNet's sides are about 400
+        width: int = Field(64, ge=1)  # channels of the upsampling, and of the judge's first map
+        crop: float = Field(1.0, gt=0, le=1)  # of the side; below 1 detail is lost beforehand
 
     def build(self) -> None:
         """The upsampling half of the generator; the discriminator and VGG where asked for."""
@@ -103,6 +104,11 @@ class SuperResolution(Method):
         else:
             self.phases = ("generator",)  # SRResNet plays against nobody
 
+    @property
+    def uses_labels(self) -> bool:
+        """VGG was trained on ImageNet's."""
+        return bool(self.cfg.content == "vgg")
+
     def views(self) -> Sequence[View]:
         """A random crop, RGB in [0, 1]."""
         crop = RandomCrop(padding=0, fraction=self.cfg.crop)
@@ -122,14 +128,14 @@ class SuperResolution(Method):
         """
         sharp = batch.view("picture")
         alone = not self.cfg.adversarial
-        alone |= step.epoch < round(self.cfg.pretrain_share * step.epochs)
+        alone |= step.epoch < min(round(self.cfg.pretrain_share * step.epochs), step.epochs - 1)
         if step.phase == "discriminator":
             rest = sharp.new_zeros((), requires_grad=True)
             return rest if alone else self._judge(sharp, step)
-        made = self.enlarge(sharp)
-        bicubic = self.data.rgb(self.degrade(self.data.normalize(sharp)))
+        blurred = self.blur(sharp)
+        made = self.enlarge(blurred)
         step.log("psnr", psnr(made, sharp))
-        step.log("bicubic_psnr", psnr(bicubic, sharp))
+        step.log("bicubic_psnr", psnr(self.data.rgb(blurred), sharp))
         by_pixels = self.cfg.content == "pixel" or (alone and self.cfg.adversarial)
         content = self._pixel(made, sharp) if by_pixels else self._vgg(made, sharp)
         if alone:
@@ -143,7 +149,7 @@ class SuperResolution(Method):
 
     def _judge(self, sharp: Tensor, step: Step) -> Tensor:
         with torch.no_grad():
-            made = self.enlarge(sharp)
+            made = self.enlarge(self.blur(sharp))
         real, fake = self.discriminator(2 * sharp - 1), self.discriminator(2 * made - 1)
         step.log("discriminator_top1", discriminator_top1(real, fake))
         return discriminator_loss(real, fake)
@@ -157,9 +163,13 @@ class SuperResolution(Method):
         difference: Tensor = self.cfg.vgg_scale * (self.phi(made) - truth)
         return difference.square().mean()
 
-    def enlarge(self, sharp: Tensor) -> Tensor:
-        """Shrink pictures (RGB in [0, 1]), and enlarge them again by what the network knows."""
-        blurred = self.degrade(self.data.normalize(sharp))
+    def blur(self, sharp: Tensor) -> Tensor:
+        """Pictures (RGB in [0, 1]) shrunk and enlarged again, normalised."""
+        blurred: Tensor = self.degrade(self.data.normalize(sharp))
+        return blurred
+
+    def enlarge(self, blurred: Tensor) -> Tensor:
+        """What the network makes of `blur`'s pictures, RGB."""
         detail = self.upsampling(self.features(self.backbone.maps(blurred)))
         made: Tensor = self.data.rgb(blurred + detail)
         return made
@@ -178,10 +188,10 @@ class SuperResolution(Method):
     def picture(self, batch: Batch, step: Step) -> Sequence[Panel]:
         """Bicubic, the network's, and the original pictures."""
         sharp = batch.view("picture")[:8]
-        bicubic = self.data.rgb(self.degrade(self.data.normalize(sharp)))
+        blurred = self.blur(sharp)
         return [
-            Panel(f"bicubic, x {self.cfg.scale}", bicubic),
-            Panel(f"enlarged, x {self.cfg.scale}", self.enlarge(sharp)),
+            Panel(f"bicubic, x {self.cfg.scale}", self.data.rgb(blurred)),
+            Panel(f"enlarged, x {self.cfg.scale}", self.enlarge(blurred)),
             Panel("originals", sharp),
         ]
 

@@ -39,6 +39,7 @@ class TemporalColor(Method):
         "one reference frame, not three, of which a 3D network makes the embeddings together",
         "embeddings are a sum of projections of all maps: the paper's ResNet-18 keeps its stride",
         "colours are clustered over 1,000 pictures of the training set",
+        "a probability counts as at least 1e-4: what the reference does not show is not to be had",
     )
     recipes = {
         "small": {
@@ -58,7 +59,7 @@ class TemporalColor(Method):
         lr: float = 1e-3  # Adam; a tenth from iteration 60,000 of 400,000 on
         schedule: Literal["step", "cosine"] = "step"
         stride: int = Field(8, ge=1)  # pixels to a place: 32 x 32 places of 256 px
-        embedding: int = 64
+        embedding: int = Field(64, ge=1)
         colors: int = Field(16, ge=2)  # clusters of Lab's a and b
 
     def build(self) -> None:

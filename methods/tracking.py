@@ -76,8 +76,8 @@ class Tracking(Method):
         negatives: int = Field(4, ge=1)  # for each patch
         hard: float = Field(1.0, ge=0, le=1)  # share mined, the rest random; official code: 0.5
         random_until: float = Field(0.5, ge=0, le=1)  # of training: then mined; from memory
-        hidden: int = 4096
-        embedding: int = 1024
+        hidden: int = Field(4096, ge=1)
+        embedding: int = Field(1024, ge=1)
         patch: float = Field(0.5, gt=0, le=1)  # of the side: 227 of 448 px, the paper's frames
         augment: bool = False  # crop and recolour patches; ours, for what 30 frames would change
         search: float = Field(0.15, ge=0, le=1)  # of the side, either way; ours

@@ -38,13 +38,13 @@ class VAE(Method):
 
         epochs: int = 2000  # 10^8 samples of 50,000 pictures, the end of figure 2
         batch_size: int = 100
-        code_dim: int = 20  # of {3, 5, 10, 20, 200}
+        code_dim: int = Field(20, ge=1)  # of {3, 5, 10, 20, 200}
         beta: float = Field(1.0, ge=0)  # weight of the KL; others are beta-VAE's (Higgins 2017)
         free_bits: float = Field(0.0, ge=0)  # nats of each unit without cost (arXiv:1606.04934)
         # Deviation of the decoder's Gaussian, in that of the pixels; None: the most likely one of
         # the batch, the root of its mean squared error (arXiv:2006.13202).
         decoder_std: float | None = Field(None, gt=0)
-        width: int = 32  # channels of the decoder's last map; ours
+        width: int = Field(32, ge=1)  # channels of the decoder's last map; ours
         lr: float = 1e-3  # Adam's
 
     def build(self) -> None:
@@ -70,7 +70,7 @@ class VAE(Method):
         drawn: Tensor = self.decoder(mean + (log_var / 2).exp() * noise)
         mse = (drawn.to(x.dtype) - x).square().mean()
         std = self.cfg.decoder_std
-        var = mse if std is None else mse.new_tensor(std**2)
+        var = mse if std is None else torch.full_like(mse, std**2)
         negative_log_likelihood = x[0].numel() / 2 * (torch.log(2 * math.pi * var) + mse / var)
         kl = gaussian_kl(mean, log_var).mean(0)  # [code_dim]
         step.log("mse", mse)

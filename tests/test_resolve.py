@@ -96,9 +96,17 @@ def test_a_grid_has_every_combination() -> None:
     assert list(resolve.grid([], base)) == [base]
 
 
-def test_the_data_do_not_vary() -> None:
-    with pytest.raises(BenchError, match="run once per data set"):
-        list(resolve.grid(["data.limit=100,200"], resolve.parse_sets([])))
+@pytest.mark.parametrize(
+    ("pairs", "fault"),
+    [
+        (["data.limit=100,200"], "run once per data set"),
+        (["method.lr=[]"], "names no value"),
+        (["method.lr=1", "method.lr=2"], "give it once"),
+    ],
+)
+def test_a_grid_that_makes_no_sense_is_refused(pairs: list[str], fault: str) -> None:
+    with pytest.raises(BenchError, match=fault):
+        list(resolve.grid(pairs, resolve.parse_sets([])))
 
 
 def test_changed_settings_are_those_that_are_not_the_recipes() -> None:
@@ -115,7 +123,8 @@ def test_changed_settings_are_those_that_are_not_the_recipes() -> None:
         ).changed()
 
     assert changed("small") == {}
-    assert changed("small", epochs=3, batch_size=8) == {}  # the budget
+    assert changed("small", epochs=3) == {}  # the budget
+    assert changed("small", batch_size=8) == {"batch_size": 8}
     assert changed("small", lr=0.1) == {}  # as the recipe has it
     assert changed("small", angles=[0, 180]) == {"angles": [0, 180]}
     assert changed("paper", schedule="cosine") == {"schedule": "cosine"}

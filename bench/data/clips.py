@@ -136,10 +136,10 @@ def _motion(path: Path, pairs: int) -> Tensor | None:
     """The numbers in `path`, `[pairs, k]` float32; None where there is no such file."""
     if not path.exists():
         return None
-    lines = [line for line in path.read_text().splitlines() if line.strip()]
     try:
+        lines = [line for line in path.read_text().splitlines() if line.strip()]
         rows = [[float(value) for value in line.split(",")] for line in lines]
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise BenchError(f"{path}: {error}; give numbers only, without a heading") from error
     if len(rows) != pairs:
         raise BenchError(f"{path} has {len(rows)} rows, but its clip {pairs} pairs of frames")

@@ -35,8 +35,11 @@ def overviews(placed: Sequence[Placed], controls: Controls) -> Iterator[tuple[st
         )
 
     for _, found in groupby(sorted(placed, key=shared), key=shared):
-        members = sorted(found, key=lambda item: _order(item[0]))
-        if len({_protocol(group) for group, _ in members}) == len(members) > 1:
+        # A protocol in several configurations is shown in the one that most rows were measured in.
+        fullest = sorted(found, key=lambda item: -len(item[1]))
+        chosen = {_protocol(item[0]): item for item in reversed(fullest)}
+        members = sorted(chosen.values(), key=lambda item: _order(item[0]))
+        if len(members) > 1:
             yield _heading(members[0][0]), _table(members, controls)
 
 

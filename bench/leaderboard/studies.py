@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bench.leaderboard.groups import Entry, setting_of
+from bench.leaderboard.groups import Entry, differences, flatten, setting_of
 from bench.leaderboard.statistics import half_width
 from bench.leaderboard.tables import header, markdown
-from bench.record import canonical
+from bench.record import Record, canonical
 
 FIRST = "linear"  # the protocol that orders the rows, where it was run
+
+Columns = dict[tuple[str, str], str]  # (protocol@version, its configuration) -> heading
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,18 @@ def table(study: Study) -> str:
     for entry in study.entries:
         config = entry.record.method.config
         by_settings[canonical({key: config.get(key) for key in study.keys})].append(entry)
-    rows = [(_sort_value(members), _row(study, members)) for members in by_settings.values()]
+    names = _columns(study.entries)
+    rows = [
+        (_sort_value(members, names), _row(study, members, names))
+        for members in by_settings.values()
+    ]
     logged = _shared_logs(study.entries)
     columns = {column for _, row in rows for column in row} - set(study.keys)
-    ordered = [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
+    ordered = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
     return markdown(ordered, right=columns | set(logged))
 
 
-def _row(study: Study, members: Sequence[Entry]) -> dict[str, str]:
+def _row(study: Study, members: Sequence[Entry], names: Columns) -> dict[str, str]:
     record = members[0].record
     row = {key: _cell(record.method.config.get(key)) for key in study.keys}
     row["recipe"] = "" if record.method.changed else "yes"
@@ -66,28 +72,57 @@ def _row(study: Study, members: Sequence[Entry]) -> dict[str, str]:
     for name in _shared_logs(study.entries):
         logged = [log[name] for log in pretrained.values() if name in log]
         row[name] = f"{sum(logged) / len(logged):.3g}" if logged else ""
-    for protocol, values in _metrics(members).items():
-        row[protocol] = _mean(values)
+    metrics = _metrics(members, names)
+    for column, values in metrics.items():
+        row[column] = _mean(values)
     statuses = sorted({e.record.status for e in members} - {"ok"})
-    row["seeds"] = f"{len({e.record.seed for e in members})}"
+    counts = sorted({len(values) for values in metrics.values()})
+    row["seeds"] = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) if counts else ""
     row["ended"] = ", ".join(statuses)
     return row
 
 
-def _metrics(members: Iterable[Entry]) -> dict[str, pd.Series[float]]:
-    found: dict[str, dict[int, float]] = defaultdict(dict)
+def _columns(entries: Iterable[Entry]) -> Columns:
+    """A name for each way of measuring, in order; what sets two of one protocol apart is in it."""
+    found: dict[tuple[str, str], Record] = {}
+    for entry in entries:
+        found.setdefault(_way(entry), entry.record)
+    names: Columns = {}
+    for way, record in found.items():
+        same = [key for key in found if key[0] == way[0]]
+        apart = differences([dict(flatten(found[key].protocol.config)) for key in same])
+        detail = apart[same.index(way)]
+        suffix = f" ({detail})" if detail else ""
+        names[way] = f"{way[0]}{suffix}: {header(record.metric)}"
+    order = sorted(names, key=lambda way: (not way[0].startswith(f"{FIRST}@"), names[way]))
+    return {way: names[way] for way in order}
+
+
+def _way(entry: Entry) -> tuple[str, str]:
+    setting = setting_of(entry.record)
+    return f"{setting.protocol}@{setting.protocol_version}", setting.protocol_config
+
+
+def _metrics(members: Iterable[Entry], names: Columns) -> dict[str, pd.Series[float]]:
+    found: dict[str, dict[int, float]] = {name: {} for name in names.values()}
     for entry in members:
-        setting, record = setting_of(entry.record), entry.record
-        column = f"{setting.protocol}@{setting.protocol_version}: {header(record.metric)}"
+        record = entry.record
         if record.metric.name in record.metrics:
-            found[column][record.seed] = record.metrics[record.metric.name]
-    order = sorted(found, key=lambda column: (not column.startswith(FIRST), column))
-    return {column: pd.Series(list(found[column].values()), dtype="float64") for column in order}
+            found[names[_way(entry)]][record.seed] = record.metrics[record.metric.name]
+    return {
+        name: pd.Series(list(values.values()), dtype="float64")
+        for name, values in found.items()
+        if values
+    }
 
 
-def _sort_value(members: Sequence[Entry]) -> float:
-    metrics = _metrics(members)
-    return float(next(iter(metrics.values())).mean()) if metrics else float("-inf")
+def _sort_value(members: Sequence[Entry], names: Columns) -> float:
+    """The first column's mean, the better the smaller; rows without it come last."""
+    values = _metrics(members, names).get(next(iter(names.values())))
+    if values is None:
+        return float("inf")
+    sign = -1 if members[0].record.metric.higher_is_better else 1
+    return sign * float(values.mean())
 
 
 def _shared_logs(entries: Sequence[Entry]) -> list[str]:

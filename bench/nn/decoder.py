@@ -39,7 +39,7 @@ class Decoder(nn.Module):
             conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
             steps += [nn.Upsample(scale_factor=2), conv, nn.BatchNorm2d(outputs), nn.ReLU()]
         self.steps = nn.Sequential(*steps)
-        pixels = nn.Conv2d(width, 4 * channels, 3, padding=1)
+        pixels = nn.Conv2d(widths[-1], 4 * channels, 3, padding=1)
         self.last = nn.Sequential(pixels, nn.PixelShuffle(2))
 
     def forward(self, code: Tensor) -> Tensor:

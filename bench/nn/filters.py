@@ -13,7 +13,7 @@ from bench.nn.layers import Layer
 from bench.nn.whiten import principal_components
 
 ITERATIONS = 20  # of k-means
-RIDGE = 1e-3  # added to variances in whitening, as in the official code
+RIDGE = 1e-3  # added in whitening to the squares summed over patches, as in the official code
 
 
 def input_patches(layer: Layer, x: Tensor, count: int) -> Tensor:
@@ -52,9 +52,10 @@ def data_filters(patches: Tensor, count: int, kind: Literal["gaussian", "pca", "
     if kind == "gaussian" or len(patches) < count:
         return filters
     principal = principal_components(patches, count)
-    found = principal.whitening(RIDGE)
+    ridge = RIDGE / len(patches)
+    found = principal.whitening(ridge)
     if kind == "kmeans":
-        whitened = F.normalize(principal.whiten(patches, RIDGE), dim=1)
+        whitened = F.normalize(principal.whiten(patches, ridge), dim=1)
         found = kmeans(whitened, count, ITERATIONS)[0] @ found
     live = found.abs().sum(1) > 0
     filters[: len(found)][live] = found[live]

@@ -58,10 +58,11 @@ def nearest(x: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """
     # |x|^2 is the same for all centres, so it is left out of the comparison.
     norms = centers.square().sum(1)
-    parts = [
-        torch.addmm(norms, part, centers.T, alpha=-2).min(1)
-        for part in x.split(max(1, CHUNK // len(centers)))
-    ]
+    with torch.autocast(x.device.type, enabled=False):  # rounded distances tell wrong clusters
+        parts = [
+            torch.addmm(norms, part, centers.T, alpha=-2).min(1)
+            for part in x.split(max(1, CHUNK // len(centers)))
+        ]
     value = torch.cat([part.values for part in parts])
     return torch.cat([part.indices for part in parts]), (value + x.square().sum(1)).clamp(min=0)
 

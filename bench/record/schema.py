@@ -52,7 +52,7 @@ class MethodRecord(Part):
     config: Json  # in full, defaults included
     deviations: tuple[str, ...] = ()  # from the paper, one line each
     recipe: str = "paper"  # "paper": the defaults; otherwise the named overrides
-    changed: Json = {}  # settings that are not the recipe's, but for epochs and batch size
+    changed: Json = {}  # settings, but for the epochs, that are not the recipe's
     labels_used: bool = False
     source_sha256: str | None = None  # of a method's file from outside the package
 

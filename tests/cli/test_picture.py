@@ -79,4 +79,4 @@ def test_tiles_appear_in_their_colours(tmp_path: Path) -> None:
 def test_a_picture_goes_to_a_png_in_a_folder(tmp_path: Path) -> None:
     for out in (tmp_path / "panels.jpg", tmp_path / "nowhere" / "panels.png"):
         with pytest.raises(BenchError, match=r"name a \.png file"):
-            picture.draw([], "a title", out)
+            picture.png(out)

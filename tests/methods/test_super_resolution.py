@@ -73,7 +73,7 @@ def test_psnr_is_torchmetrics() -> None:
 def test_the_generator_minimises_content_and_a_thousandth_of_the_adversarial_loss() -> None:
     method, batch = in_double(pretrain_share=0.0)
     sharp = batch.view("picture")
-    made = method.enlarge(sharp)
+    made = method.enlarge(method.blur(sharp))
     squares = [
         (2 * a - 2 * b) ** 2
         for a, b in zip(made.flatten().tolist(), sharp.flatten().tolist(), strict=True)
@@ -89,7 +89,7 @@ def test_the_discriminator_has_plain_binary_cross_entropy() -> None:
     method, batch = in_double(pretrain_share=0.0)
     sharp = batch.view("picture")
     real = method.discriminator(2 * sharp - 1).sigmoid().tolist()
-    fake = method.discriminator(2 * method.enlarge(sharp) - 1).sigmoid().tolist()
+    fake = method.discriminator(2 * method.enlarge(method.blur(sharp)) - 1).sigmoid().tolist()
     expected = sum(-math.log(p) for p in real) + sum(-math.log(1 - p) for p in fake)
     loss = method.loss(batch, conformance.step_at("discriminator", 0))
     assert loss.item() == pytest.approx(expected / len(sharp), rel=1e-10)
@@ -102,7 +102,7 @@ def test_the_first_epochs_train_by_pixels_alone() -> None:
     assert all(p.grad is None for p in method.parameters())
     step = replace(conformance.step_at("generator", 0), epoch=2, epochs=6)
     loss = method.loss(batch, step)
-    made = method.enlarge(batch.view("picture"))
+    made = method.enlarge(method.blur(batch.view("picture")))
     pixels = 4 * nn.functional.mse_loss(made, batch.view("picture"))
     assert loss.item() == pytest.approx(pixels.item(), rel=1e-10)
     method.loss(batch, replace(early, epoch=3)).backward()
@@ -114,7 +114,7 @@ def test_srresnet_has_no_adversary() -> None:
     method = make(adversarial=False)
     assert method.phases == ("generator",)
     assert not any("discriminator" in name for name, _ in method.named_parameters())
-    made = method.enlarge(PICTURES)
+    made = method.enlarge(method.blur(PICTURES))
     batch = conformance.memorised(method)
     batch.views = {"picture": [PICTURES]}
     loss = method.loss(batch, conformance.step_at("generator", 0))
@@ -129,7 +129,7 @@ def test_a_network_without_knowledge_gives_the_bicubic_picture(scale: int) -> No
     assert last.bias is not None
     nn.init.zeros_(last.bias)
     bicubic = method.data.rgb(method.degrade(method.data.normalize(PICTURES)))
-    torch.testing.assert_close(method.enlarge(PICTURES), bicubic)
+    torch.testing.assert_close(method.enlarge(method.blur(PICTURES)), bicubic)
 
 
 class Narrow(nn.Module):
@@ -165,7 +165,7 @@ def test_phi54_is_the_sixteenth_convolution_after_its_relu(monkeypatch: pytest.M
     torch.testing.assert_close(method.phi(PICTURES), phi(PICTURES))
     batch = conformance.memorised(method)
     sharp = batch.view("picture")
-    made = method.enlarge(sharp)
+    made = method.enlarge(method.blur(sharp))
     content = ((phi(made) - phi(sharp)) / 12.75).square().mean()
     adversarial = -method.discriminator(2 * made - 1).sigmoid().log().mean()
     loss = method.loss(batch, conformance.step_at("generator", 0))

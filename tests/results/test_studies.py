@@ -109,3 +109,29 @@ def test_an_encoder_before_training_is_a_control_and_no_row(sample: Sample, tmp_
     )
     assert "54.25" not in shown
     assert "33.00" in shown  # without a trained row there is nothing to be a control of
+
+
+def test_a_protocol_in_two_configurations_is_two_columns(sample: Sample, tmp_path: Path) -> None:
+    def measured(gap: int, top1: float, augment: bool) -> Record:
+        changed = {"method": {"changed": {"gap": gap} if gap else {}}}
+        own = {"pretraining": {"id": f"{gap}"}, "protocol": {"config": {"augment": augment}}}
+        return sample("jigsaw", 0, top1, config={"gap": gap}, parts={**changed, **own})
+
+    records = [measured(0, 50.0, False), measured(2, 53.1, False), measured(2, 99.0, True)]
+    (study,) = studies(entries(*records))
+    row = cells(table(study), "2")
+    assert row["linear@1 (augment=False): top1 % ↑"] == "53.10"
+    assert row["linear@1 (augment=True): top1 % ↑"] == "99.00"
+
+
+def test_a_second_configuration_does_not_hide_the_glance(sample: Sample, tmp_path: Path) -> None:
+    knn, other = {"protocol": {"name": "knn"}}, {"protocol": {"config": {"epochs": 3}}}
+    records = [
+        sample("rotnet", 0, 60.0),
+        sample("vae", 0, 38.0),
+        sample("rotnet", 0, 35.0, parts=knn),
+        sample("rotnet", 0, 99.0, parts=other),
+    ]
+    shown = page(entries(*records), [], tmp_path)
+    glance = shown[shown.index("### At a glance") :].split("\n\n")[1]
+    assert "60.00" in glance and "99.00" not in glance
