@@ -68,6 +68,9 @@ def run(
         list[str], typer.Option("--protocol", "-p", help="A name of `bench list`, or a .py file.")
     ] = ["linear"],  # noqa: B006  # typer copies it
     data: Annotated[str, typer.Option(help="A data set, as NAME or NAME:ARG.")] = "scenes",
+    eval_data: Annotated[
+        str | None, typer.Option(help="Evaluate on this data set instead of the pretraining one.")
+    ] = None,
     backbone: Annotated[str, typer.Option(help="Ours, or any timm model.")] = "small",
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to run.")] = 1,
@@ -106,6 +109,8 @@ def run(
     ] = True,
 ) -> None:
     """Pretrain a method (or reuse it), evaluate its frozen encoder, write a record."""
+    from dataclasses import replace
+
     from rich.console import Console
 
     from bench import registry, resolve
@@ -131,6 +136,7 @@ def run(
     reporter = Reporter(console)
     options = resolve.data_options(overrides["data"])
     loaded = catalog.load(data, options)
+    target = catalog.load(eval_data, replace(options, limit=None)) if eval_data else None
     _tell(options.log, reporter)
     failed = False
     runs = [
@@ -153,7 +159,7 @@ def run(
         if dry_run:
             Console().print_json(data=resolved.tree())
             continue
-        record = _run_one(resolved, loaded, results, reporter, resume)
+        record = _run_one(resolved, loaded, target, results, reporter, resume)
         _tell(options.log, reporter)
         failed |= record.status not in ("ok", "collapsed")
     if failed:
@@ -168,7 +174,12 @@ def _tell(log: list[str], reporter: Reporter) -> None:
 
 
 def _run_one(
-    resolved: Resolved, loaded: DataSet, results: Path, reporter: Reporter, resume: bool
+    resolved: Resolved,
+    loaded: DataSet,
+    target: DataSet | None,
+    results: Path,
+    reporter: Reporter,
+    resume: bool,
 ) -> Record:
     from rich.console import Console
 
@@ -177,11 +188,11 @@ def _run_one(
     changed = "".join(f", {key}={value}" for key, value in resolved.changed().items())
     reporter.line(
         f"[bold]{resolved.method_name}[/] ({resolved.recipe} recipe{_escape(changed)}) "
-        f"on {loaded.info.name}, "
+        f"on {loaded.info.name}{f', evaluated on {target.info.name}' if target else ''}, "
         f"backbone {resolved.backbone}, {resolved.protocol_name}@{resolved.protocol.version}, "
         f"seed {resolved.seed}"
     )
-    outcome = runner.run(resolved, loaded, results, reporter, resume=resume)
+    outcome = runner.run(resolved, loaded, results, reporter, resume=resume, target=target)
     console = Console()
     console.print(show.summary(outcome.record, outcome.path, results))
     if outcome.reproduced and outcome.scores is not None:

@@ -38,27 +38,31 @@ def run(
     results: Path,
     reporter: Reporter,
     resume: bool = True,
+    target: DataSet | None = None,
 ) -> Outcome:
     """Do what `resolved` says on `data`, and store the record under `results`.
 
     `resume=False` trains from the start, whatever an earlier run of the configuration left.
+    The protocol measures on `target` where one is given, whose pictures the encoder then sees at
+    the size and with the normalisation that it was trained with.
 
     Raises:
         BenchError: bad input, a full disk, or the same pretraining going on in another process.
     """
     split = data.train if "labels" in resolved.method.needs else data.full
-    _check_needs(resolved, data.info)
+    on = _as_seen_by(data, target) if target else data
+    _check_needs(resolved, data.info, on.info)
     method = pretraining.build(resolved, replace(data.info, n_train=len(split)))
     identity = pretraining.identity(resolved, split, method)
     folder = files.cache_root() / "runs" / record.run_id(identity)
-    identity |= {"protocol": resolved.tree()["protocol"], "test": data.test.digest}
+    identity |= {"protocol": resolved.tree()["protocol"], "test": on.test.digest}
     done = _Done(record.run_id(identity), folder)
     try:
-        _train_and_measure(done, method, split, resolved, data, reporter, resume)
+        _train_and_measure(done, method, split, resolved, on, reporter, resume)
     except torch.OutOfMemoryError:
         done.status = "oom"
         done.message = "out of memory; use a smaller --batch-size or --precision bf16"
-    return _store(_record(done, method, split, resolved, data), done.scores, results)
+    return _store(_record(done, method, split, resolved, on), done.scores, results)
 
 
 @dataclass
@@ -134,7 +138,7 @@ def _record(done: _Done, method: Method, split: Split, resolved: Resolved, data:
         backbone=_backbone_name(resolved),
         pretraining=record.PretrainRecord(
             id=done.folder.name,
-            data=data.info.name,
+            data=method.data.name,
             data_digest=split.digest,
             split=split.name,
             pictures=len(split) if pretraining.learns(resolved) else 0,
@@ -185,14 +189,20 @@ def _store(made: Record, scores: Scores | None, results: Path) -> Outcome:
     return Outcome(record.read(path), path, scores)
 
 
-def _check_needs(resolved: Resolved, info: DataInfo) -> None:
+def _as_seen_by(data: DataSet, target: DataSet) -> DataSet:
+    own = data.info
+    return replace(target, info=replace(target.info, size=own.size, mean=own.mean, std=own.std))
+
+
+def _check_needs(resolved: Resolved, info: DataInfo, on: DataInfo) -> None:
     for need in sorted(resolved.method.needs - {"pretrained"}):
         if need not in info.has:
             raise BenchError(f"method {resolved.method_name} needs {need}; {info.name} has none")
     for need in sorted(resolved.protocol.requires):
-        if need not in info.has:
+        if need not in on.has:
             raise BenchError(
-                f"protocol {resolved.protocol_name} needs {need}; {info.name} has none"
+                f"protocol {resolved.protocol_name} needs {need}; {on.name} has none "
+                "(--eval-data names other data to evaluate on)"
             )
 
 

@@ -39,7 +39,7 @@ class BiGAN(Method):
         "E and D see pictures of one size: the official E sees 112 px, D 64 px",
         "the learning rate decays in ten stairs",
         "random horizontal flips",
-        "G upsamples and convolves instead of strided transposed convolutions; D joins x and z late",
+        "G upsamples and convolves instead of strided transposed convolutions; D joins x and z",
         "weight decay is on the gains of batch norm too",
     )
     recipes = {

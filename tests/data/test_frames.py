@@ -347,6 +347,33 @@ def test_protocols_that_need_labels_say_that_there_are_none(tmp_path: Path) -> N
         run(resolved, data, tmp_path / "results", Reporter(quiet=True))
 
 
+def test_clips_without_labels_are_pretrained_on_and_other_data_evaluated_on(tmp_path: Path) -> None:
+    for i in range(12):
+        scene(tmp_path / "set" / f"clip{i}", seed=i)
+    data, digits = load(tmp_path / "set"), catalog.load("digits", DataOptions(limit=200))
+    overrides = parse_sets([]) | {"engine": {"device": "cpu"}}
+    overrides["method"] = {"epochs": 1, "batch_size": 16}
+    resolved = resolve(
+        method="tracking",
+        protocol="knn",
+        data=f"frames:{tmp_path / 'set'}",
+        size=data.info.size,
+        backbone="small",
+        seed=0,
+        recipe="auto",
+        overrides=overrides,
+    )
+    results = tmp_path / "results"
+    outcome = run(resolved, data, results, Reporter(quiet=True), target=digits)
+    made = outcome.record
+    assert made.pretraining.data == "frames-set" and made.data.name == digits.info.name
+    assert made.data.digest == digits.info.digest
+    assert outcome.scores is not None and outcome.scores.labels is not None
+    assert torch.equal(outcome.scores.labels.cpu(), digits.test.labels)
+    again = run(resolved, data, results, Reporter(quiet=True), target=digits)
+    assert again.reproduced and again.record == made
+
+
 def test_a_data_set_without_frames_is_told(tmp_path: Path) -> None:
     data = catalog.load("digits")
     assert isinstance(data.info, DataInfo)
