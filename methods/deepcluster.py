@@ -74,7 +74,7 @@ class DeepCluster(Method):
         if count < k:
             raise BenchError(
                 f"deepcluster cannot make {k:,} clusters of {count:,} training pictures; "
-                "use fewer, such as --set method.clusters=100"
+                f"use fewer, such as --set method.clusters={max(count // 10, 2)}"
             )
         self.inputs = Sobel() if self.cfg.gradients else nn.Identity()
         self.head = nn.Linear(self.backbone.dim, k)

@@ -86,7 +86,7 @@ class SuperResolution(Method):
         if size % cfg.scale or size < SMALLEST * cfg.scale:
             raise BenchError(
                 f"super_resolution cannot shrink pictures of {size} px by {cfg.scale} to whole "
-                f"pixels, at least {SMALLEST}; set method.scale or --size"
+                f"pixels, at least {SMALLEST}; set method.scale or data.size"
             )
         side = size // cfg.scale  # of the small picture
         self.features = DenseHead(self.backbone, size, side, cfg.width, width=cfg.width)
