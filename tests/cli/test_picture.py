@@ -80,3 +80,15 @@ def test_a_picture_goes_to_a_png_in_a_folder(tmp_path: Path) -> None:
     for out in (tmp_path / "panels.jpg", tmp_path / "nowhere" / "panels.png"):
         with pytest.raises(BenchError, match=r"name a \.png file"):
             picture.png(out)
+
+
+def test_captions_of_many_lines_have_room(tmp_path: Path) -> None:
+    tiles = torch.zeros(2, 3, 4, 4)
+    heights = []
+    for text in ("a", "a\nb\nc\nd"):
+        out = tmp_path / "panels.png"
+        picture.draw([Panel("tiles", tiles, (text, "a"))], "a title", out)
+        heights.append(image.imread(out).shape[0])
+    assert heights[1] - heights[0] == pytest.approx(3 * picture.LINE * picture.DPI, abs=1)
+    ink = image.imread(out)[..., :3].min(2) < 0.9
+    assert not ink[-2:].any(), "the last line is cut off"

@@ -214,3 +214,18 @@ def test_a_resumed_run_is_not_initialised_again(tmp_path: Path) -> None:
         method = conformance.build(Counted, "counted")
         engine.fit(method, split, CPU, seed=0, folder=tmp_path, reporter=QUIET, stop_after=2)
     assert method.seen.amin() >= 100 and method.seen.amax() < 200
+
+
+def test_weights_that_are_not_finite_are_never_relabelled_by(tmp_path: Path) -> None:
+    class Breaks(Regression):
+        def before_epoch(self, epoch: int, train: TrainSet) -> None:
+            assert epoch == 0, "an epoch began with weights that are not finite"
+
+        def after_step(self, step: Step) -> None:
+            if step.index == 3:  # the last step of the first epoch; its loss was finite
+                self.head.weight.fill_(float("nan"))
+
+    method = conformance.build(Breaks, "breaks")
+    split = conformance.toy_split()
+    done = engine.fit(method, split, CPU, seed=0, folder=tmp_path, reporter=QUIET)
+    assert done.status == "diverged" and len(done.history) == 1

@@ -181,3 +181,10 @@ def test_missing_vgg_weights_are_told_in_one_line(tmp_path: Any) -> None:
 def test_sizes_that_cannot_be_shrunk_are_refused(size: int, scale: int) -> None:
     with pytest.raises(BenchError, match=f"of {size} px by {scale} to whole pixels"):
         make(size=size, scale=scale)
+
+
+def test_vgg_as_content_is_declared_to_use_labels() -> None:
+    method = conformance.build(SuperResolution, "super_resolution")
+    assert not method.uses_labels
+    method.cfg = method.cfg.model_copy(update={"content": "vgg"})
+    assert method.uses_labels
