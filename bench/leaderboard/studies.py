@@ -14,6 +14,7 @@ from bench.leaderboard.tables import header, markdown
 from bench.record import Record, canonical
 
 FIRST = "linear"  # the protocol that orders the rows, where it was run
+TEXT = {"recipe", "ended"}  # columns of words
 
 Columns = dict[tuple[str, str], str]  # (protocol@version, its configuration) -> heading
 
@@ -59,7 +60,7 @@ def table(study: Study) -> str:
         for members in by_settings.values()
     ]
     logged = _shared_logs(study.entries)
-    columns = {column for _, row in rows for column in row} - set(study.keys)
+    columns = {column for _, row in rows for column in row} - {*study.keys, *TEXT}
     ordered = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
     return markdown(ordered, right=columns | set(logged))
 
