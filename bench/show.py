@@ -120,7 +120,8 @@ def _neighbours(made: Record, results: Path) -> Table | None:
 
     values: dict[tuple[str, int], list[float]] = defaultdict(list)
     for _, other in record.load_all(results)[0]:
-        if group(other) == group(made) and other.status == "ok":
+        plain = not other.method.changed or other.run_id == made.run_id  # studies stand apart
+        if group(other) == group(made) and other.status == "ok" and plain:
             row = (other.method.name, other.pretraining.epochs)
             values[row].append(other.metrics[other.metric.name])
     if len(values) < 2:
