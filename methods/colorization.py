@@ -92,8 +92,8 @@ class Colorization(Method):
         lab = rgb_to_lab(batch.view("crop"))
         ab = channels.on_grid(lab[:, 1:], self.side)
         out = self.head(self.backbone.maps(channels.lightness_input(lab)))
-        step.log("ab_rmse", rmse(self.mean_color(out, 1.0), ab))
-        step.log("gray_rmse", rmse(torch.zeros_like(ab), ab))
+        step.log("ab_rmse", channels.rmse(self.mean_color(out, 1.0), ab))
+        step.log("gray_rmse", channels.rmse(torch.zeros_like(ab), ab))
         if self.cfg.target == "l2":
             l2: Tensor = (out.float() - ab / channels.AB_STD).square().sum(1).mean() / 2
             return l2
@@ -140,8 +140,3 @@ class Colorization(Method):
             *(Panel(title, channels.colorized(lightness, ab)) for title, ab in rows.items()),
             Panel("true colours", rgb),
         ]
-
-
-def rmse(guess: Tensor, truth: Tensor) -> Tensor:
-    """Root of the mean squared distance of colours `[B, 2, h, w]`."""
-    return (guess.float() - truth).square().sum(1).mean().sqrt()

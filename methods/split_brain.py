@@ -92,7 +92,7 @@ class SplitBrain(Method):
             target.split((1, 2), 1)[::-1],
             strict=True,
         ):
-            step.log(f"{name}_rmse", (guess - truth).square().sum(1).mean().sqrt())
+            step.log(f"{name}_rmse", channels.rmse(guess, truth))
         if self.cfg.target == "regression":
             ab_loss = (ab.float() - target[:, 1:] / channels.AB_STD).square().sum(1).mean() / 2
             standard = channels.lightness_input(target)[:, :1]

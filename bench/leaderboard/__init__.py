@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 
 from bench.errors import BenchError
 from bench.files import write_text
-from bench.leaderboard.groups import Entry, group, part_controls
+from bench.leaderboard.groups import Controls, Entry, group, part_controls
 from bench.leaderboard.page import COMMAND, render
 from bench.leaderboard.published import read_published
 from bench.leaderboard.studies import studies
@@ -43,7 +43,7 @@ def page(
         folder: where the page will lie; by default beside `results`.
     """
     entries = list(entries)
-    ranked, controls = part_controls(_as_recipes_say(entries))
+    ranked, controls = _to_rank(entries)
     groups, repeats = group(ranked)
     published = read_published(results / "reference" / "published.csv")
     link = Path(os.path.relpath(results, folder or results.parent)).as_posix()
@@ -59,7 +59,7 @@ def write(results: Path, out: Path) -> None:
 def problems(results: Path) -> list[str]:
     """A line on each file under `results` that the leaderboard leaves out."""
     entries, unreadable = _load(results)
-    return [*unreadable, *group(part_controls(_as_recipes_say(entries))[0])[1]]
+    return [*unreadable, *group(_to_rank(entries)[0])[1]]
 
 
 def check(results: Path, file: Path) -> list[str]:
@@ -82,9 +82,9 @@ def check(results: Path, file: Path) -> list[str]:
     ]
 
 
-def _as_recipes_say(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Without runs of changed settings: those are studied, not ranked."""
-    return (entry for entry in entries if not entry.record.method.changed)
+def _to_rank(entries: Iterable[Entry]) -> tuple[list[Entry], Controls]:
+    """The entries to rank, and their controls. Runs of changed settings are studied instead."""
+    return part_controls(entry for entry in entries if not entry.record.method.changed)
 
 
 def _load(results: Path) -> tuple[list[Entry], list[str]]:

@@ -18,6 +18,7 @@ REFERENCES: Mapping[str, Role] = {
     "supervised": "ceiling",
 }
 NO_BACKBONE = ("pixels", "pca")
+FIRST = "linear"  # the protocol that orders tables over several, where it was run
 
 
 class Entry(NamedTuple):
@@ -130,6 +131,11 @@ def group(entries: Iterable[Entry]) -> tuple[list[Group], list[str]]:
         built.append(Group(setting, budget, rows))
         left_out.update(repeats)
     return built, sorted(left_out)
+
+
+def length(epochs: int, pictures: int, data: str) -> str:
+    """How much pretraining saw, in words."""
+    return f"{epochs} epoch{'s' * (epochs != 1)} on {pictures:,} pictures of {data}"
 
 
 def part_controls(entries: Iterable[Entry]) -> tuple[list[Entry], Controls]:

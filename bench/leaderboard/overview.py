@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from statistics import mean
 
-from bench.leaderboard.groups import Budget, Controls, Entry, Group
+from bench.leaderboard.groups import FIRST, Budget, Controls, Entry, Group, length
 from bench.leaderboard.ranking import Place
 from bench.leaderboard.tables import best_layer, cost_of, duration, header, markdown, name, score
 
-FIRST = "linear"  # the protocol that orders the rows, where it was run
 UNTRAINED = "untrained"
 TEXT = {"", "method", "best layer"}  # columns of words
 
@@ -91,5 +90,4 @@ def seen(group: Group) -> list[str]:
     budget = group.budget
     if not budget.epochs:
         return ["not trained here"]
-    epochs = f"{budget.epochs} epoch{'s' * (budget.epochs != 1)}"
-    return [f"{epochs} on {budget.pictures:,} pictures of {budget.data}"]
+    return [length(budget.epochs, budget.pictures, budget.data)]

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bench.leaderboard.groups import Entry, differences, flatten, setting_of
+from bench.leaderboard.groups import FIRST, Entry, differences, flatten, length, setting_of
 from bench.leaderboard.statistics import half_width
 from bench.leaderboard.tables import header, markdown
 from bench.record import Record, canonical
 
-FIRST = "linear"  # the protocol that orders the rows, where it was run
 TEXT = {"recipe", "ended"}  # columns of words
 
 Columns = dict[tuple[str, str], str]  # (protocol@version, its configuration) -> heading
@@ -148,6 +147,6 @@ def _cell(value: object) -> str:
 
 def _title(entry: Entry) -> str:
     record = entry.record
-    epochs = record.pretraining.epochs
-    length = f"{epochs} epoch{'s' * (epochs != 1)} on {record.pretraining.pictures:,} pictures"
-    return f"{record.method.name} · {record.backbone} · {length} of {record.pretraining.data}"
+    own = record.pretraining
+    seen = length(own.epochs, own.pictures, own.data)
+    return f"{record.method.name} · {record.backbone} · {seen}"

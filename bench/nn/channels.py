@@ -74,6 +74,11 @@ def on_grid(x: Tensor, side: int) -> Tensor:
     return nn.functional.interpolate(x, (side, side), mode="nearest-exact")
 
 
+def rmse(guess: Tensor, truth: Tensor) -> Tensor:
+    """Root of the mean squared distance of colours `[B, C, h, w]`."""
+    return (guess.float() - truth).square().sum(1).mean().sqrt()
+
+
 def colorized(lightness: Tensor, ab: Tensor) -> Tensor:
     """RGB in [0, 1] of a lightness `[B, 1, H, W]` and colours `[B, 2, h, w]`, enlarged to it."""
     ab = nn.functional.interpolate(ab, lightness.shape[2:], mode="bilinear")
