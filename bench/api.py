@@ -6,6 +6,7 @@ A method holds only its idea; a protocol holds only its measurement; everything 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class Batch:
     views: dict[str, list[Tensor]]  # name -> `count` tensors [B, 3, s, s]
     index: Tensor  # [B] position in the training set
     label: Tensor | None = None  # [B] needs "labels"
-    text: tuple[str, ...] | None = None  # B captions, needs "text"
+    text: Tensor | None = None  # [B, L] int64 tokens (bench.data.text), needs "text"
     motion: Tensor | None = None  # [B, k] camera motion to the second frame, needs "motion"
 
     def __len__(self) -> int:
@@ -106,6 +107,38 @@ class Step:
     def log(self, name: str, value: Tensor) -> None:
         """Log a scalar; it stays on the device and is averaged over the epoch."""
         self.logged[name] = value.detach()
+
+    @torch.no_grad()
+    def watch(self, embeddings: Tensor) -> None:
+        """Log `embedding_std` of embeddings `[N, D]`: 1 is spread evenly, 0 one point for all.
+
+        It is the standard deviation of a dimension of the L2-normalised rows, times sqrt(D)
+        (SimSiam, arXiv:2011.10566, Figure 2). A run that ends near 0 is recorded as collapsed.
+        """
+        unit = nn.functional.normalize(embeddings.float(), dim=1)
+        std = unit.std(0, correction=0).mean()
+        self.log("embedding_std", std * embeddings.shape[1] ** 0.5)
+
+    @torch.no_grad()
+    def watch_targets(self, teacher: Tensor, student: Tensor) -> None:
+        """Log what tells the two collapses of a teacher's soft assignments (DINO, Figure 7) apart.
+
+        `teacher_entropy`: mean entropy of a row, nats; log K is uniform, 0 one-hot. `teacher_kl`:
+        mean KL divergence from student to teacher, nats. `target_information`: what an assignment
+        tells of the picture, (H(mean row) - mean H(row)) / log min(N, K): it is 0 both where all
+        rows are uniform and where all choose the same. A run that ends there is recorded as
+        collapsed.
+
+        Args:
+            teacher: `[N, K]` probabilities.
+            student: `[N, K]` log-probabilities of the student for the same pictures.
+        """
+        teacher, student = teacher.float(), student.float()
+        entropy = torch.special.entr(teacher).sum(1).mean()
+        self.log("teacher_entropy", entropy)
+        self.log("teacher_kl", -(teacher * student).sum(1).mean() - entropy)
+        told = torch.special.entr(teacher.mean(0)).sum() - entropy
+        self.log("target_information", told / math.log(max(2, min(teacher.shape))))
 
 
 @lru_cache(maxsize=64)  # a new one in every step would wait for the GPU
@@ -149,10 +182,11 @@ class TrainSet(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def features(self, module: nn.Module) -> Tensor:
+    def features(self, module: nn.Module, first: int | None = None) -> Tensor:
         """`module`'s output on every training picture, `[N, D]`, in data order, without gradient.
 
-        Pictures are un-augmented and normalised; the module runs in eval mode.
+        With `first`, on the first so many only. Pictures are un-augmented and normalised; the
+        module runs in eval mode.
         """
 
     @abstractmethod
@@ -191,8 +225,21 @@ class Backbone(Encoder):
 
     notes: tuple[str, ...] = ()
 
-    def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Patch tokens `[B, T, D]` (class token first); `keep` `[B, K]` picks patches to encode.
+    def tokens(
+        self,
+        x: Tensor,
+        keep: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> Tensor:
+        """Tokens `[B, T, D]`: the class token first (`prefix` of them), then patches.
+
+        Args:
+            x: normalised pictures `[B, 3, H, W]`.
+            keep: `[B, K]` the patches to encode, the others are dropped (MAE).
+            mask: `[B, P]` bool, the patches that `mask_token` stands for (BEiT, iBOT).
+            mask_token: `[D]`, takes the place of a masked patch's embedding, before positions.
 
         Raises:
             NotImplementedError: the backbone is not a vision transformer.
@@ -276,6 +323,7 @@ class Method(nn.Module, ABC):
     version: ClassVar[int] = 1  # bump when its numbers change
     # "color" "labels" "text" "frames" "motion" "pretrained"
     needs: ClassVar[frozenset[str]] = frozenset()
+    default_backbone: ClassVar[str] = "small"  # where the user names none
     phases: tuple[str, ...] = ("main",)  # one optimiser each, stepped in this order
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # named overrides, e.g. "small"
     deviations: ClassVar[tuple[str, ...]] = ()  # from the paper, beyond changed settings
@@ -290,10 +338,15 @@ class Method(nn.Module, ABC):
         self.data = data
         self.build()
 
+    @classmethod
+    def needs_of(cls, cfg: Any) -> frozenset[str]:
+        """What a method with these settings needs; overridden where a setting adds a need."""
+        return cls.needs
+
     @property
     def uses_labels(self) -> bool:
         """Whether labels enter, be it of other data through weights from elsewhere."""
-        return "labels" in self.needs
+        return "labels" in self.needs_of(self.cfg)
 
     def build(self) -> None:
         """Make the heads. `self.cfg`, `self.backbone` and `self.data` are there."""
@@ -309,6 +362,14 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def optim(self, phase: str) -> OptimSpec:
         """The optimiser of a phase."""
+
+    def span(self, phase: str) -> tuple[float, float]:
+        """The share of training, [start, end), in which a phase takes part; by default all of it.
+
+        It is rounded to whole epochs, and the phase's schedule runs within it (SimCLRv2 pretrains,
+        then fine-tunes, then distils).
+        """
+        return 0.0, 1.0
 
     def parameters_for(self, phase: str) -> Iterable[nn.Parameter]:
         """The parameters that a phase trains; by default all that require a gradient."""

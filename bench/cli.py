@@ -71,7 +71,9 @@ def run(
     eval_data: Annotated[
         str | None, typer.Option(help="Evaluate on this data set instead of the pretraining one.")
     ] = None,
-    backbone: Annotated[str, typer.Option(help="Ours, or any timm model.")] = "small",
+    backbone: Annotated[
+        str | None, typer.Option(help="Ours, or any timm model; by default the method's own.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to run.")] = 1,
     recipe: Annotated[

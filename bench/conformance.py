@@ -16,6 +16,7 @@ from torch import Tensor
 from bench import backbones, engine, registry, rng
 from bench.api import Batch, DataInfo, Method, Step, Untrained
 from bench.data.dataset import MemoryImages, Split
+from bench.data.text import tokenize
 from bench.data.views import render
 from bench.engine import EngineConfig
 from bench.errors import BenchError
@@ -236,7 +237,7 @@ def build(cls: type[Method], name: str, seed: int = 0) -> Method:
     cfg = method_config(cls, name, recipe, budget)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fold("conformance", seed))
-        return cls(cfg, backbones.build("small", SIZE), toy_info())
+        return cls(cfg, backbones.build(cls.default_backbone, SIZE), toy_info())
 
 
 def fit(method: Method, split: Split, steps: int, folder: Path, precision: str = "32") -> None:
@@ -270,13 +271,13 @@ def memorised(method: Method) -> Batch:
         view.name: render(view, sources[view.source], rng.generator("toy", view.name))
         for view in method.views()
     }
-    needs = method.needs
+    needs = method.needs_of(method.cfg)
     assert split.labels is not None and split.text is not None and split.motion is not None
     return Batch(
         views=views,
         index=index,
         label=split.labels[index] if "labels" in needs else None,
-        text=split.text[:BATCH] if "text" in needs else None,
+        text=tokenize(split.text[:BATCH]) if "text" in needs else None,
         motion=split.motion[index] if "motion" in needs else None,
     )
 

@@ -16,13 +16,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from bench import checkpoint, optim, rng
+from bench import checkpoint, optim, rng, spread
 from bench.api import Batch, Config, Method, Step
 from bench.data.dataset import Split
 from bench.errors import BenchError
 from bench.loader import Loader
 from bench.progress import Bar, Reporter
 
+WATCHED = 256  # training pictures whose representation is measured after every epoch
 WARMUP_STEPS = 10  # steps left out of the throughput: kernels are chosen and caches filled in them
 
 
@@ -119,6 +120,7 @@ class _Trainer:
         if cfg.compile:
             method.backbone.compile()
         self.specs = {phase: method.optim(phase) for phase in method.phases}
+        self.spans = {phase: self._span(phase) for phase in method.phases}
         self.parameters = {phase: list(method.parameters_for(phase)) for phase in method.phases}
         self.optimizers = {
             phase: optim.build(self.specs[phase], self.parameters[phase]) for phase in method.phases
@@ -128,6 +130,11 @@ class _Trainer:
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}  # of this epoch's logged values, on the device
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
+
+    def _span(self, phase: str) -> tuple[int, int]:
+        """The steps [first, end) of a phase, whole epochs."""
+        first, end = (round(share * self.epochs) for share in self.method.span(phase))
+        return first * self.per_epoch, end * self.per_epoch
 
     def run(self, stop_after: int | None) -> Trained:
         self._restore()
@@ -184,7 +191,9 @@ class _Trainer:
     def _train_step(self, epoch: int, batch: Batch) -> Tensor:
         logged: dict[str, Tensor] = {}
         where = (self.seed, epoch, self.step, self.rank)
-        for phase in self.method.phases:
+        for phase, (first, end) in self.spans.items():
+            if not first <= self.step < end:
+                continue
             # Dropout and the like draw from the global generator: name this step in it too.
             torch.manual_seed(rng.fold(*where, "global", phase))
             step = Step(
@@ -203,7 +212,8 @@ class _Trainer:
             spec, optimizer = self.specs[phase], self.optimizers[phase]
             if spec.clip_grad_norm is not None:
                 nn.utils.clip_grad_norm_(self.parameters[phase], spec.clip_grad_norm)
-            optim.schedule(optimizer, spec, self.step, self.per_epoch, self.total, self.batch_size)
+            done, total = self.step - first, end - first
+            optim.schedule(optimizer, spec, done, self.per_epoch, total, self.batch_size)
             optimizer.step()
             with torch.no_grad():
                 self.method.after_step(step)
@@ -225,6 +235,7 @@ class _Trainer:
 
     def _close_epoch(self, epoch: int) -> None:
         row = {name: (value / self.per_epoch).item() for name, value in self.sums.items()}
+        row |= self._spread()
         self.history.append({"epoch": float(epoch), **row})
         self.sums = {}
         self._check_finite()
@@ -233,6 +244,16 @@ class _Trainer:
             self.reporter.line(
                 f"epoch {epoch + 1}/{self.epochs}  {values}  {self.clock.rate():,.0f} images/s"
             )
+
+    def _spread(self) -> dict[str, float]:
+        """How far the representation spreads now, on a few pictures: it warns of a collapse."""
+        encoder = self.method.encoder()
+        features = self.loader.pictures().features(encoder, WATCHED)
+        self.method.train()
+        return {
+            "feature_std": spread.feature_std(features) * encoder.dim**0.5,
+            "effective_rank": spread.effective_rank(features),
+        }
 
     def _check_finite(self) -> None:
         if not self.finite.item():

@@ -27,6 +27,7 @@ class Loader:
         self, method: Method, split: Split, seed: int, device: torch.device, rank: int = 0
     ) -> None:
         self.method, self.split, self.seed = method, split, seed
+        self.needs = method.needs_of(method.cfg)
         self.device, self.rank = device, rank
         self.batch_size: int = method.cfg.batch_size
         self.per_epoch = len(split) // self.batch_size
@@ -37,6 +38,7 @@ class Loader:
             )
         self.views = tuple(method.views())
         self.images = _resident(split.images, device)
+        self.tokens = self._tokens()
 
     def pictures(self) -> TrainSet:
         """The training pictures, for `Method.before_epoch`."""
@@ -61,10 +63,19 @@ class Loader:
         return torch.multinomial(weights.cpu(), len(self.split), replacement=True, generator=draw)
 
     def _frames(self, indices: list[Tensor]) -> Batches | None:
-        if "frames" not in self.method.needs:
+        if "frames" not in self.needs:
             return None
         assert self.split.frames is not None
         return self.split.frames.stream(indices)
+
+    def _tokens(self) -> Tensor | None:
+        """Every caption's tokens `[N, L]`, made once."""
+        if "text" not in self.needs:
+            return None
+        from bench.data.text import tokenize  # its tokenizer takes seconds to import
+
+        assert self.split.text is not None
+        return tokenize(self.split.text)
 
     def _batch(
         self,
@@ -73,7 +84,7 @@ class Loader:
         pixels: Tensor,
         frames: Batches | None,
     ) -> Batch:
-        needs, split = self.method.needs, self.split
+        needs, split = self.needs, self.split
         sources = {"image": pixels.to(self.device, non_blocking=True)}
         if frames is not None:
             sources["frame"] = next(frames)[1].to(self.device, non_blocking=True)
@@ -85,12 +96,11 @@ class Loader:
 
         label = split.labels if "labels" in needs else None
         motion = split.motion if "motion" in needs else None
-        text = split.text if "text" in needs else None
         return Batch(
             views={v.name: render(v, sources[v.source], draw(v), aspect) for v in self.views},
             index=index.to(self.device),
             label=None if label is None else label[index].to(self.device),
-            text=None if text is None else tuple(text[i] for i in index.tolist()),
+            text=None if self.tokens is None else self.tokens[index].to(self.device).long(),
             motion=None if motion is None else motion[index].to(self.device),
         )
 
@@ -103,15 +113,16 @@ class _Pictures(TrainSet):
         return len(self._images)
 
     @torch.no_grad()
-    def features(self, module: nn.Module) -> Tensor:
+    def features(self, module: nn.Module, first: int | None = None) -> Tensor:
         """`module`'s output on every picture, `[N, D]`, in data order; a broken one's are zeros."""
+        count = len(self) if first is None else min(first, len(self))
         was_training = module.training
         module.eval()
         rows: Tensor | None = None
-        for index, x in self._rendered(torch.arange(len(self)).split(512)):
+        for index, x in self._rendered(torch.arange(count).split(512)):
             out = module(x).float()
             if rows is None:
-                rows = out.new_zeros(len(self), out.shape[1])
+                rows = out.new_zeros(count, out.shape[1])
             rows[index] = out
         module.train(was_training)
         assert rows is not None

@@ -45,7 +45,7 @@ def identity(resolved: Resolved, split: Split, method: Method) -> dict[str, Any]
         "precision": resolved.engine.precision,
         "compile": resolved.engine.compile,
     }
-    if "pretrained" in resolved.method.needs:
+    if "pretrained" in resolved.needs:
         parts["weights"] = weights_digest(method)  # a file's name says nothing of its content
     frozen = {name: p for name, p in method.named_parameters() if not p.requires_grad}
     if frozen and "weights" not in parts:  # those of a network that a loss is measured by
@@ -59,7 +59,7 @@ def build(resolved: Resolved, info: DataInfo) -> Method:
     Raises:
         BenchError: a setting does not fit the method's views or optimisers.
     """
-    pretrained = "pretrained" in resolved.method.needs
+    pretrained = "pretrained" in resolved.needs
     cfg: Any = resolved.method_cfg
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fold(resolved.seed, "init"))

@@ -47,12 +47,17 @@ class Resolved:
     data_options: Mapping[str, Any]
     seed: int
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the method needs with these settings."""
+        return self.method.needs_of(self.method_cfg)
+
     def changed(self) -> dict[str, Any]:
         """The method's settings, but for the epochs, that are not what its recipe says.
 
         Weights from elsewhere are no changed setting: each file is a method of its own.
         """
-        if "pretrained" in self.method.needs:
+        if "pretrained" in self.needs:
             return {}
         plain = method_config(self.method, self.method_name, self.recipe, {})
         config = self.method_cfg.model_dump(mode="json")
@@ -90,12 +95,14 @@ def resolve(
     protocol: str,
     data: str,
     size: int,
-    backbone: str,
+    backbone: str | None,
     seed: int,
     recipe: str,
     overrides: Overrides,
 ) -> Resolved:
     """Decide everything about one run on pictures stored at `size` pixels.
+
+    Without a `backbone` it is the method's own default.
 
     Raises:
         BenchError: an unknown name or key, with suggestions, or an invalid value.
@@ -113,7 +120,7 @@ def resolve(
         protocol_cfg=validated(
             protocol_cls.Config, overrides["protocol"], f"protocol {protocol_name}"
         ),
-        backbone=backbone,
+        backbone=backbone or cls.default_backbone,
         backbone_options=overrides["backbone"],
         engine=validated(EngineConfig, overrides["engine"], "the engine").resolved(),
         data=data,

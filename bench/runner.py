@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bench import environment, files, pretraining, record, rng
+from bench import environment, files, pretraining, record, rng, spread
 from bench.api import DataInfo, Encoder, Method, Scores, View
 from bench.data.dataset import DataSet, Split
 from bench.engine import Trained
@@ -18,8 +19,6 @@ from bench.features import Evaluation, FeatureStore
 from bench.progress import Reporter
 from bench.record import Record
 from bench.resolve import Resolved, deviations
-
-COLLAPSED_STD = 0.05  # of the 1/sqrt(D) that features spread evenly over the sphere have
 
 
 @dataclass
@@ -49,7 +48,7 @@ def run(
     Raises:
         BenchError: bad input, a full disk, or the same pretraining going on in another process.
     """
-    split = data.train if "labels" in resolved.method.needs else data.full
+    split = data.train if "labels" in resolved.needs else data.full
     on = _as_seen_by(data, target) if target else data
     _check_needs(resolved, data.info, on.info)
     method = pretraining.build(resolved, replace(data.info, n_train=len(split)))
@@ -78,6 +77,11 @@ class _Done:
     collapse: record.CollapseRecord | None = None
     scores: Scores | None = None
     eval_seconds: float | None = None
+
+    def logged(self) -> dict[str, float]:
+        """What the last epoch of training logged."""
+        last = self.trained.history[-1] if self.trained.history else {}
+        return {key: value for key, value in last.items() if key != "epoch"}
 
 
 def _train_and_measure(
@@ -114,9 +118,9 @@ def _train_and_measure(
     done.eval_seconds = time.perf_counter() - started
     if store.extracted == 0:
         reporter.line("every feature came from the cache; nothing was extracted again")
-    if done.collapse.feature_std * encoder.dim**0.5 < COLLAPSED_STD:
+    done.message = spread.collapse(done.collapse.feature_std * encoder.dim**0.5, done.logged())
+    if done.message:
         done.status = "collapsed"
-        done.message = "every picture has nearly the same representation"
 
 
 def _record(done: _Done, method: Method, split: Split, resolved: Resolved, data: DataSet) -> Record:
@@ -170,7 +174,8 @@ def _record(done: _Done, method: Method, split: Split, resolved: Resolved, data:
         ),
         environment=environment.describe(resolved.engine.fabric().device),
         checkpoint_sha256=pretraining.final_sha256(done.folder),
-        log={k: v for row in trained.history[-1:] for k, v in row.items() if k != "epoch"},
+        log=done.logged(),
+        history=_by_name(trained.history),
         message=done.message,
     )
 
@@ -195,7 +200,7 @@ def _as_seen_by(data: DataSet, target: DataSet) -> DataSet:
 
 
 def _check_needs(resolved: Resolved, info: DataInfo, on: DataInfo) -> None:
-    for need in sorted(resolved.method.needs - {"pretrained"}):
+    for need in sorted(resolved.needs - {"pretrained"}):
         if need not in info.has:
             raise BenchError(f"method {resolved.method_name} needs {need}; {info.name} has none")
     for need in sorted(resolved.protocol.requires):
@@ -208,15 +213,20 @@ def _check_needs(resolved: Resolved, info: DataInfo, on: DataInfo) -> None:
 
 def _collapse(encoder: Encoder, evaluation: Evaluation) -> record.CollapseRecord:
     """Spread of the L2-normalised validation features, and RankMe's effective rank."""
-    features = evaluation.val.features(encoder)["output"][:2048].double()
-    features = torch.nn.functional.normalize(features, dim=1)
-    share = torch.linalg.svdvals(features)
-    share = share / share.sum().clamp_min(1e-12)
-    entropy = -(share * (share + 1e-12).log()).sum()
+    features = evaluation.val.features(encoder)["output"][:2048]
     return record.CollapseRecord(
-        feature_std=features.std(0, correction=0).mean().item(),
-        effective_rank=entropy.exp().item(),
+        feature_std=spread.feature_std(features), effective_rank=spread.effective_rank(features)
     )
+
+
+def _by_name(history: list[dict[str, float]]) -> dict[str, list[float | None]]:
+    """Logged values by name, one an epoch; None where an epoch has none, or not a finite one."""
+    names = dict.fromkeys(name for row in history for name in row if name != "epoch")
+    curves = {name: [row.get(name) for row in history] for name in names}
+    return {
+        name: [v if v is not None and math.isfinite(v) else None for v in values]
+        for name, values in curves.items()
+    }
 
 
 def _backbone_name(resolved: Resolved) -> str:

@@ -23,6 +23,10 @@ CATALOG: Mapping[str, Entry] = {
         "a residual network of about 10 MFLOP at 32 px, made for two CPU cores (the default)",
         "bench.backbones.small:Small",
     ),
+    "vit_nano_patch8": Entry(
+        "a vision transformer of 4 blocks of 96, patches of 8 px, made for two CPU cores",
+        "bench.backbones.timm_wrap:vit_nano",
+    ),
     "nin3": Entry(
         "RotNet's Network in Network, 3 blocks", "bench.backbones.nin:NIN", {"blocks": 3}
     ),

@@ -1,0 +1,25 @@
+"""The losses whose speed and memory matter, one op a file; methods take them from here.
+
+Each is plain torch in float32 at least, whatever the autocast around it; embeddings come as a
+projector gives them and are L2-normalised here.
+"""
+
+from bench.kernels.dino import dino
+from bench.kernels.ema_update import ema_update
+from bench.kernels.ibot import ibot
+from bench.kernels.infonce import infonce
+from bench.kernels.ntxent import ntxent
+from bench.kernels.queue_infonce import queue_infonce
+from bench.kernels.siglip import siglip
+from bench.kernels.sinkhorn import sinkhorn
+
+__all__ = [
+    "dino",
+    "ema_update",
+    "ibot",
+    "infonce",
+    "ntxent",
+    "queue_infonce",
+    "siglip",
+    "sinkhorn",
+]

@@ -1,0 +1,39 @@
+"""Whether what a method is about to hold fits in memory: said in one line before training."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from bench.errors import BenchError
+
+
+def available() -> int:
+    """Bytes: the GPU's memory where there is one, else what this machine has free."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[1])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):  # not every system tells
+        return 2**63
+
+
+def require(needed: float, what: str, remedy: str) -> None:
+    """Refuse what cannot fit.
+
+    Args:
+        needed: bytes.
+        what: takes them, "65,536 prototypes", say.
+        remedy: what to do instead.
+
+    Raises:
+        BenchError: more is needed than there is.
+    """
+    there = available()
+    if needed > there:
+        gib = 2**30
+        raise BenchError(
+            f"{what} take about {needed / gib:,.1f} GiB, and {there / gib:,.1f} GiB are there; "
+            f"{remedy}"
+        )

@@ -1,0 +1,151 @@
+"""What DINO and its descendants share: crops of two sizes, a momentum teacher, sharpened targets.
+
+A method adds its loss. The settings' defaults are those of DINO's main_dino.py (arXiv:2104.14294).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from bench.api import Backbone, Encoder, Method, OptimSpec, Step, View
+from bench.data.augment import Augmented
+from bench.kernels import sinkhorn
+from bench.nn import memory
+from bench.nn.momentum import cosine, follow, momentum_copy
+from bench.nn.prototypes import Center, PrototypeHead, cancel_gradients
+
+BYTES_PER_LOGIT = 16  # logits, log-probabilities and their gradients, float32
+
+
+class SelfDistillationConfig(Augmented):
+    """DINO's settings for ViT-S/16: defaults of main_dino.py, the paper's long runs where noted."""
+
+    epochs: int = 100  # the paper's best: 800
+    batch_size: int = 1024  # 16 GPUs of 64
+    crop: tuple[float, float] = (0.4, 1.0)  # of the global views; ViT's long runs 0.25
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    local_crops: int = Field(8, ge=0)
+    local_crop: tuple[float, float] = (0.05, 0.4)
+    local_size: float = Field(96 / 224, gt=0, le=1)  # of the global views' side
+    prototypes: int = Field(65536, ge=2)
+    hidden: int = Field(2048, ge=1)
+    bottleneck: int = Field(256, ge=1)
+    student_temperature: float = Field(0.1, gt=0)
+    teacher_temperature: float = Field(0.04, gt=0)  # long runs: 0.07
+    warmup_temperature: float = Field(0.04, gt=0)
+    temperature_epochs: int = Field(0, ge=0)  # of warm-up; long runs: 30
+    targets: Literal["center", "sinkhorn"] = "center"
+    center_momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(0.996, ge=0, le=1)  # of the teacher, to 1 by a cosine
+    freeze_epochs: int = Field(1, ge=0)  # in which the prototypes stay as they are
+    lr: float = 5e-4  # per 256 pictures
+    min_lr: float = 1e-6
+    warmup_epochs: float = 10
+    weight_decay: float = 0.04
+    weight_decay_end: float = 0.4
+    clip: float | None = 3.0  # of the gradient's norm
+
+
+class SelfDistillation(Method):
+    """A student learns the assignments that its own moving average makes of other crops."""
+
+    default_backbone = "vit_nano_patch8"
+
+    def build(self) -> None:
+        """A prototype head, and the teacher."""
+        cfg = self.cfg
+        crops = 2 * 2 + cfg.local_crops
+        memory.require(
+            BYTES_PER_LOGIT * cfg.prototypes * (crops * cfg.batch_size + 5 * cfg.bottleneck),
+            f"{cfg.prototypes:,} prototypes for {crops} crops of {cfg.batch_size} pictures",
+            "set fewer prototypes or a smaller batch",
+        )
+        self.head = self.new_head()
+        self.teacher = momentum_copy(self.backbone)
+        self.teacher_head = momentum_copy(self.head)
+        self.center = Center(cfg.prototypes, cfg.center_momentum)
+
+    def new_head(self) -> PrototypeHead:
+        """A prototype head as the settings have it."""
+        cfg = self.cfg
+        return PrototypeHead(self.backbone.dim, cfg.prototypes, cfg.hidden, cfg.bottleneck)
+
+    def views(self) -> Sequence[View]:
+        """Two global views, the second seldom blurred and at times solarised, and local ones."""
+        cfg, info = self.cfg, self.data
+        views = [
+            View("global", cfg.ops(info, blur=cfg.blur and 1.0)),
+            View("solarized", cfg.ops(info, blur=cfg.blur and 0.1, solarize=cfg.blur and 0.2)),
+        ]
+        if cfg.local_crops:
+            ops = cfg.ops(info, crop=cfg.local_crop)
+            views.append(View("local", ops, self.local_side(), cfg.local_crops))
+        return views
+
+    def local_side(self) -> int:
+        """Pixels; a multiple of the patch where the backbone has patches."""
+        grid: tuple[int, int] | None = getattr(self.backbone, "grid", None)
+        patch = self.data.size // grid[0] if grid else 1
+        return max(1, round(self.cfg.local_size * self.data.size / patch)) * patch
+
+    def assign(self, logits: Tensor, step: Step, center: Center | None = None) -> Tensor:
+        """The teacher's targets for `[..., K]` logits: centred or balanced, then sharpened.
+
+        The centre moves towards these logits afterwards.
+
+        Args:
+            logits: `[..., K]` of the teacher.
+            step: where training stands, for the temperature.
+            center: another than the method's own.
+        """
+        temperature = self.temperature(step)
+        if self.cfg.targets == "sinkhorn":
+            return sinkhorn(logits.flatten(0, -2), temperature).view_as(logits)
+        center = center or self.center
+        targets = center.probabilities(logits, temperature)
+        center.update(logits)
+        return targets
+
+    def temperature(self, step: Step) -> float:
+        """The teacher's, after a linear warm-up by epochs."""
+        start, end, epochs = (
+            self.cfg.warmup_temperature,
+            self.cfg.teacher_temperature,
+            self.cfg.temperature_epochs,
+        )
+        return end if step.epoch >= epochs else start + (end - start) * step.epoch / epochs
+
+    def after_backward(self, step: Step) -> None:
+        """The prototypes stay as they are in the first epochs."""
+        if step.epoch < self.cfg.freeze_epochs:
+            cancel_gradients(self.head)
+
+    def after_step(self, step: Step) -> None:
+        """The teacher follows, ever more slowly."""
+        momentum = cosine(self.cfg.momentum, 1.0, step.progress)
+        follow(self.teacher, self.backbone, momentum)
+        follow(self.teacher_head, self.head, momentum)
+
+    def optim(self, phase: str) -> OptimSpec:
+        """AdamW; learning rate and weight decay move along cosines, the decay upwards."""
+        cfg = self.cfg
+        return OptimSpec(
+            name="adamw",
+            lr=cfg.lr,
+            base_batch=256,
+            weight_decay=cfg.weight_decay,
+            weight_decay_end=cfg.weight_decay_end,
+            decay_bias_and_norm=False,
+            warmup_epochs=cfg.warmup_epochs,
+            min_lr=cfg.min_lr,
+            clip_grad_norm=cfg.clip,
+        )
+
+    def encoder(self) -> Encoder:
+        """The teacher's backbone, as in the paper."""
+        teacher: Backbone = self.teacher
+        return teacher

@@ -1,0 +1,51 @@
+"""DINO: a student matches its teacher's view of other crops (Caron 2021, arXiv:2104.14294).
+
+`teacher_entropy` between 0 and log(prototypes), `teacher_kl` above 0 and `target_information` above
+0 say that it has not collapsed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.api import Batch, Step
+from bench.kernels import dino
+from bench.nn.multicrop import by_size
+from bench.nn.self_distillation import SelfDistillation, SelfDistillationConfig
+
+
+class DINO(SelfDistillation):
+    """Every crop's student must give the assignment that the teacher gives each global view."""
+
+    recipes = {
+        "small": {
+            "epochs": 10,
+            "batch_size": 64,
+            "local_crops": 2,
+            "local_size": 0.5,
+            "prototypes": 1024,
+            "hidden": 256,
+            "bottleneck": 64,
+            "jitter": (0.4, 0.4, 0.4, 0.1),
+            "blur": 0.0,
+            "lr": 4e-3,
+            "momentum": 0.99,
+            "warmup_epochs": 1,
+        },
+    }
+
+    class Config(SelfDistillationConfig):
+        """DINO's own, as the base has them."""
+
+    def loss(self, batch: Batch, step: Step) -> Tensor:
+        """Cross-entropy between all pairs of different crops, the first of them a global one."""
+        shared = batch.views["global"] + batch.views["solarized"]
+        crops = shared + batch.views.get("local", [])
+        student = torch.stack(by_size(nn.Sequential(self.backbone, self.head), crops))
+        with torch.no_grad():
+            teach = nn.Sequential(self.teacher, self.teacher_head)
+            targets = self.assign(torch.stack(by_size(teach, shared)), step)
+        first = student[0].detach() / self.cfg.student_temperature
+        step.watch_targets(targets[0], first.float().log_softmax(1))
+        return dino(student, targets, self.cfg.student_temperature)
