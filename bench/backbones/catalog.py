@@ -25,7 +25,7 @@ CATALOG: Mapping[str, Entry] = {
     ),
     "vit_nano_patch8": Entry(
         "a vision transformer of 4 blocks of 96, patches of 8 px, made for two CPU cores",
-        "bench.backbones.timm_wrap:vit_nano",
+        "bench.backbones.vit_nano:vit_nano",
     ),
     "nin3": Entry(
         "RotNet's Network in Network, 3 blocks", "bench.backbones.nin:NIN", {"blocks": 3}

@@ -163,20 +163,3 @@ class TimmBackbone(Backbone):
         if len(modules) != count:
             modules = [f"stage{i + 1}" for i in range(count)]
         return pooled.shape[1], tuple(module.replace(".", "_") for module in modules)
-
-
-def vit_nano(
-    size: int, patch_size: int = 8, embed_dim: int = 96, depth: int = 4, num_heads: int = 3
-) -> TimmBackbone:
-    """Timm's ViT-Tiny cut down to 0.47 M parameters, for pictures of a few patches.
-
-    One CPU core trains on about 1,800 pictures of 32 px a second (17 tokens).
-    """
-    return TimmBackbone(
-        "vit_tiny_patch16_224",
-        size,
-        patch_size=patch_size,
-        embed_dim=embed_dim,
-        depth=depth,
-        num_heads=num_heads,
-    )
