@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench.api import DataInfo, MethodConfig, Op
 from bench.data.ops import (
@@ -37,6 +37,12 @@ class Augmented(MethodConfig):
     blur: float = Field(0.5, ge=0, le=1)
     sigma: tuple[float, float] = (0.1, 2.0)  # of the blur, pixels
     solarize: float = Field(0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if self.batch_size < 2:
+            raise ValueError("comparing pictures takes batches of at least 2 pictures")
+        return self
 
     def ops(self, info: DataInfo, **changes: Any) -> tuple[Op, ...]:
         """Crop, flip, jitter, gray, blur, solarise and normalise, without those of probability 0.
