@@ -34,7 +34,7 @@ class Dataset(NamedTuple):
     pictures: int
 
 
-# A method that is not listed goes by the same name, but for case and punctuation.
+# Other names go by the same one, but for case and punctuation.
 COUNTERPARTS = (
     Counterpart("rotnet", "RotNet", {"angles": [0, 90, 180, 270]}),
     Counterpart("rotnet", "RotNet-4rot", {"angles": [0, 90, 180, 270]}),
@@ -42,6 +42,9 @@ COUNTERPARTS = (
     Counterpart("rotnet", "RotNet-8rot", {"angles": [0, 45, 90, 135, 180, 225, 270, 315]}),
     Counterpart("rotnet", "RotNet-2rot", {"angles": [0, 180]}, "rotations=0;180"),
     Counterpart("rotnet", "RotNet-2rot", {"angles": [90, 270]}, "rotations=90;270"),
+    Counterpart("moco_v2", "Moco"),  # lightly's, with the second version's head
+    Counterpart("moco_v2", "Moco*"),
+    Counterpart("moco_v2", "MoCo V2+"),
     Counterpart("supervised", "Supervised"),
     Counterpart("supervised", "Supervised NIN"),
 )
@@ -166,7 +169,8 @@ def _reasons(
 def _counterpart(record: Record, row: Mapping[Hashable, Any]) -> Counterpart | None:
     """What makes the record's method that of the published row; None where it is not."""
     listed = [c for c in COUNTERPARTS if c.ours == record.method.name]
-    if not listed and _plain(record.method.name) == _plain(row["method"]):
+    named = _plain(row["method"])
+    if named == _plain(record.method.name) and named not in {_plain(c.theirs) for c in listed}:
         return Counterpart(record.method.name, row["method"])
     for c in listed:
         same = all(record.method.config.get(key) == value for key, value in c.config.items())
