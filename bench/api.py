@@ -260,6 +260,26 @@ class Backbone(Encoder):
         )
 
 
+class ImageTextEncoder(Encoder):
+    """An encoder with a text side; cosines of its embeddings say how well pictures fit texts.
+
+    `forward` and `maps` are of pictures alone, as any encoder's: what probes see is unchanged.
+    """
+
+    @property
+    @abstractmethod
+    def scale(self) -> float:
+        """What the cosines were multiplied by in training: the inverse temperature."""
+
+    @abstractmethod
+    def embed_image(self, x: Tensor) -> Tensor:
+        """Embeddings `[B, D]` of normalised pictures `[B, 3, H, W]`; any length."""
+
+    @abstractmethod
+    def embed_text(self, tokens: Tensor) -> Tensor:
+        """Embeddings `[T, D]` of tokens `[T, L]` as `bench.data.text.tokenize` makes them."""
+
+
 class OptimSpec(Config):
     """One phase's optimiser and schedule.
 
@@ -508,6 +528,7 @@ class Protocol(ABC):
     version: ClassVar[int] = 1
     metric: ClassVar[Metric] = Metric("top1")
     requires: ClassVar[frozenset[str]] = frozenset({"labels"})  # kinds of label in DataInfo.has
+    reads_text: ClassVar[bool] = False  # True: it takes an `ImageTextEncoder`, and no other
 
     class Config(Config):
         """The protocol's constants."""

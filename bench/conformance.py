@@ -89,7 +89,7 @@ def state_dict_round_trip(cls: type[Method], name: str) -> None:
 
 def loss_falls_on_one_batch(cls: type[Method], name: str) -> None:
     """Each phase's loss is finite and falls on one memorised batch."""
-    for phase in cls.phases:
+    for phase in build(cls, name).phases:
         method = build(cls, name).train()
         batch = memorised(method)
         optimizer = torch.optim.Adam(list(method.parameters_for(phase)), lr=1e-3)
@@ -115,7 +115,7 @@ def every_parameter_gets_a_gradient(cls: type[Method], name: str) -> None:
     method = build(cls, name).train()
     batch = memorised(method)
     trained: set[int] = set()
-    for phase in cls.phases:
+    for phase in method.phases:
         method.zero_grad(set_to_none=True)
         method.loss(batch, step_at(phase, 0)).backward()
         for parameter in method.parameters_for(phase):
@@ -128,7 +128,7 @@ def every_parameter_gets_a_gradient(cls: type[Method], name: str) -> None:
 
 def labels_are_not_seen(cls: type[Method], name: str) -> None:
     """Permuted labels change nothing, unless the method declares that it needs labels."""
-    if "labels" in cls.needs:
+    if "labels" in cls.needs_of(build(cls, name).cfg):
         return
     plain, permuted = toy_split(), toy_split()
     assert plain.labels is not None
@@ -173,7 +173,7 @@ def picture_can_be_drawn(cls: type[Method], name: str) -> None:
     method = build(cls, name).train()
     batch = memorised(method)
     with torch.no_grad():
-        panels = method.eval().picture(batch, step_at(cls.phases[-1], 0))
+        panels = method.eval().picture(batch, step_at(method.phases[-1], 0))
     assert panels, "there are no panels"
     for panel in panels:
         tiles = panel.tiles

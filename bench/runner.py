@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bench import environment, files, pretraining, record, rng, spread
-from bench.api import DataInfo, Encoder, Method, Scores, View
+from bench.api import DataInfo, Encoder, ImageTextEncoder, Method, Scores, View
 from bench.data.dataset import DataSet, Split
 from bench.engine import Trained
 from bench.errors import BenchError
@@ -52,6 +52,7 @@ def run(
     on = _as_seen_by(data, target) if target else data
     _check_needs(resolved, data.info, on.info)
     method = pretraining.build(resolved, replace(data.info, n_train=len(split)))
+    _check_encoder(resolved, method)
     identity = pretraining.identity(resolved, split, method)
     folder = files.cache_root() / "runs" / record.run_id(identity)
     identity |= {"protocol": resolved.tree()["protocol"], "test": on.test.digest}
@@ -209,6 +210,14 @@ def _check_needs(resolved: Resolved, info: DataInfo, on: DataInfo) -> None:
                 f"protocol {resolved.protocol_name} needs {need}; {on.name} has none "
                 "(--eval-data names other data to evaluate on)"
             )
+
+
+def _check_encoder(resolved: Resolved, method: Method) -> None:
+    if resolved.protocol.reads_text and not isinstance(method.encoder(), ImageTextEncoder):
+        raise BenchError(
+            f"protocol {resolved.protocol_name} needs a method that learns from text such as clip; "
+            f"{resolved.method_name} has no text side"
+        )
 
 
 def _collapse(encoder: Encoder, evaluation: Evaluation) -> record.CollapseRecord:

@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from bench.api import Batch, Step
+from bench.api import Batch, Panel, Step
 from bench.kernels import dino
+from bench.nn.attention import attention_panels
 from bench.nn.multicrop import by_size
 from bench.nn.self_distillation import SelfDistillation, SelfDistillationConfig
 
@@ -22,12 +25,15 @@ class DINO(SelfDistillation):
         "small": {
             "epochs": 10,
             "batch_size": 64,
-            "local_crops": 2,
+            "crop": (0.5, 1.0),
+            "global_size": 0.75,
+            "local_crops": 1,
+            "local_crop": (0.2, 0.6),
             "local_size": 0.5,
             "prototypes": 1024,
             "hidden": 256,
             "bottleneck": 64,
-            "jitter": (0.4, 0.4, 0.4, 0.1),
+            "jitter": (0.8, 0.8, 0.8, 0.2),
             "blur": 0.0,
             "lr": 4e-3,
             "momentum": 0.99,
@@ -49,3 +55,8 @@ class DINO(SelfDistillation):
         first = student[0].detach() / self.cfg.student_temperature
         step.watch_targets(targets[0], first.float().log_softmax(1))
         return dino(student, targets, self.cfg.student_temperature)
+
+    def picture(self, batch: Batch, step: Step) -> Sequence[Panel]:
+        """Where each head of the teacher's class token looks; the views, if it has none."""
+        seen = attention_panels(self.teacher, batch.views["global"][0][:8], self.data)
+        return seen or super().picture(batch, step)

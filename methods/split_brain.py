@@ -10,11 +10,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.api import Backbone, Batch, DataInfo, Method, MethodConfig, OptimSpec, Panel, Step, View
+from bench.api import Batch, Method, MethodConfig, OptimSpec, Panel, Step, View
 from bench.data.color import rgb_to_lab
 from bench.data.ops import HorizontalFlip, RandomCrop
 from bench.nn import channels, color_bins
 from bench.nn.dense_head import DenseHead
+from bench.nn.two_halves import TwoHalves
 
 LIGHTNESS_BINS = 100  # of one unit of CIE lightness each
 
@@ -139,30 +140,3 @@ class SplitBrain(Method):
             Panel("... and predicts lightness", channels.colorized(lightness, true_ab)),
             Panel("the picture", rgb),
         ]
-
-
-class TwoHalves(Backbone):
-    """Normalised RGB to both halves' features side by side: first L's channels, then AB's."""
-
-    def __init__(self, whole: Backbone, data: DataInfo) -> None:
-        super().__init__()
-        self.half_l, self.half_ab = whole.half(), whole.half()
-        self.lightness, self.chroma = channels.Lightness(data), channels.Chroma(data)
-        self.dim = self.half_l.dim + self.half_ab.dim
-        self.layers = self.half_l.layers
-        self.notes = whole.notes
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, dim]`."""
-        return self.tap(x)[0]
-
-    def maps(self, x: Tensor) -> dict[str, Tensor]:
-        """The whole backbone's layers, with the channels of both halves."""
-        return self.tap(x)[1]
-
-    def tap(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Both in one pass."""
-        one, one_maps = self.half_l.tap(self.lightness(x))
-        other, other_maps = self.half_ab.tap(self.chroma(x))
-        both = {layer: torch.cat([one_maps[layer], other_maps[layer]], 1) for layer in self.layers}
-        return torch.cat([one, other], 1), both

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.data.assemble import assemble, limit, limited_name
+from bench.data.captions import caption_file, read_captions
 from bench.data.dataset import DataOptions, DataSet, Split, digest_of, stratified
 from bench.data.decode import header_size, is_picture
 from bench.data.folder import Broken, FolderImages
@@ -33,6 +34,7 @@ class Listing:
     paths: list[str]
     labels: Tensor  # [N] int64
     bytes: Tensor  # [N] int64
+    captioned: bool  # whether beside each picture is a text of its name
 
     @property
     def digest(self) -> str:
@@ -51,16 +53,20 @@ def load_class_folders(
     options: DataOptions,
     statistics: Statistics | None = None,
     test_folders: tuple[str, ...] = ("test", "val"),
+    flat: bool = False,
 ) -> DataSet:
     """Read `root/train/<class>/*`, and the first of `test_folders` that is there as the test split.
 
     Class folders directly under `root` are parted into training and test pictures, seeded.
+    Captions are read where every picture has one, NAME.txt beside NAME.jpg.
     Pictures whose pixels fit in memory are decoded once and cached, others as they are needed.
+    With `flat`, folders are no classes, and there are no labels.
 
     Raises:
-        BenchError: `root` is not such a folder, or too many pictures are broken.
+        BenchError: `root` is not such a folder, some captions are missing, or too many pictures
+            are broken.
     """
-    train, test = _train_and_test(root, name, options, test_folders)
+    train, test = _train_and_test(root, name, options, test_folders, flat)
     size = options.size or own_size(train.root, train.paths)
     keep = limit(train.labels, name, options)
     if keep is not None:
@@ -77,11 +83,10 @@ def scan(root: Path, part: str, workers: int, classes: tuple[str, ...] | None = 
     `classes` are the classes to expect; by default those that hold pictures.
 
     Raises:
-        BenchError: there is no such folder, no picture in class folders, or another class.
+        BenchError: there is no such folder, no picture in class folders, another class, or a
+            caption to some pictures and not to others.
     """
-    folder = root / part
-    if not folder.is_dir():
-        raise BenchError(f"{folder} is not a folder; give the folder that holds the pictures")
+    folder = _existing(root / part)
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     names = [name for name in names if not name.startswith(".")]
     with ThreadPoolExecutor(max(workers, 1)) as pool:  # asking for a million sizes takes a while
@@ -93,39 +98,78 @@ def scan(root: Path, part: str, workers: int, classes: tuple[str, ...] | None = 
     if strange := sorted(set(files) - set(classes)):
         raise BenchError(f"{folder} has the class folder {strange[0]!r}, which train/ has not")
     rows = [(*row, label) for label, name in enumerate(classes) for row in files.get(name, [])]
-    paths, sizes, labels = zip(*rows, strict=True)
-    return Listing(root, classes, list(paths), torch.tensor(labels), torch.tensor(sizes))
+    return _listing(root, classes, rows)
 
 
-def _files(root: Path, folder: Path) -> list[tuple[str, int]]:
+def _scan_flat(root: Path, part: str) -> Listing:
+    """List all pictures in `root/part` and its sub-folders, without classes."""
+    folder = _existing(root / part)
+    rows = [(*row, 0) for row in _files(root, folder)]
+    if not rows:
+        raise BenchError(f"{folder} holds no pictures")
+    return _listing(root, (), rows)
+
+
+def _existing(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise BenchError(f"{folder} is not a folder; give the folder that holds the pictures")
+    return folder
+
+
+def _listing(
+    root: Path, classes: tuple[str, ...], rows: list[tuple[str, int, bool, int]]
+) -> Listing:
+    paths, sizes, captioned, labels = zip(*rows, strict=True)
+    if any(captioned) and not all(captioned):
+        bare = root / paths[captioned.index(False)]
+        raise BenchError(
+            f"{bare} has no caption, as {sum(captioned)} of {len(paths)} pictures have: write it "
+            f"to {caption_file(bare).name} beside it, or remove the others"
+        )
+    return Listing(
+        root, classes, list(paths), torch.tensor(labels), torch.tensor(sizes), all(captioned)
+    )
+
+
+def _files(root: Path, folder: Path) -> list[tuple[str, int, bool]]:
+    """Each picture's path relative to `root`, its bytes, and whether it has a caption."""
+
     def fail(error: OSError) -> None:  # os.walk would pass over a folder that it may not read
         raise error
 
     found = []
     try:
         for where, _, names in os.walk(folder, onerror=fail, followlinks=True):
+            texts = {name for name in names if name.endswith(".txt")}
             for name in filter(is_picture, names):
                 path = Path(where, name)
-                found.append((path.relative_to(root).as_posix(), path.stat().st_size))
+                captioned = caption_file(path).name in texts
+                found.append((path.relative_to(root).as_posix(), path.stat().st_size, captioned))
     except OSError as error:
         raise BenchError(f"{error.filename} cannot be read: {error.strerror}") from error
     return sorted(found)
 
 
 def _train_and_test(
-    root: Path, name: str, options: DataOptions, test_folders: tuple[str, ...]
+    root: Path, name: str, options: DataOptions, test_folders: tuple[str, ...], flat: bool
 ) -> tuple[Listing, Listing]:
     if not root.is_dir():
         raise BenchError(f"data set {name}: there is no folder {root}")
-    parted = (root / "train").is_dir() and any(p.is_dir() for p in (root / "train").iterdir())
-    train = scan(root, "train" if parted else "", options.workers)
+
+    def listed(part: str, classes: tuple[str, ...] | None = None) -> Listing:
+        return _scan_flat(root, part) if flat else scan(root, part, options.workers, classes)
+
+    parted = (root / "train").is_dir()
+    if not flat:  # it may also be a class that is called so
+        parted = parted and any(p.is_dir() for p in (root / "train").iterdir())
+    train = listed("train" if parted else "")
     there = [part for part in test_folders if parted and (root / part).is_dir()]
     if len(there) > 1:
         options.log.append(
             f"{root / there[1]} is not used: choices are made on held-out training pictures"
         )
     if there:
-        return train, scan(root, there[0], options.workers, train.classes)
+        return train, listed(there[0], train.classes)
     count = max(round(len(train.paths) * TEST_SHARE), len(train.classes))
     chosen = stratified(train.labels, count, "test", train.digest)
     rest = torch.ones(len(train.paths), dtype=torch.bool)
@@ -149,5 +193,9 @@ def _split(
 ) -> tuple[Split, Statistics]:
     files = FolderImages(listing.root, listing.paths, size, broken, workers)
     stored = store(files, listing.digest)
-    labels = listing.labels[stored.kept]
-    return Split(name, stored.images, digest_of(stored.digest, labels), labels), stored.statistics
+    kept = listing.take(stored.kept)
+    labels = kept.labels if kept.classes else None
+    text = read_captions(kept.root, kept.paths, workers) if kept.captioned else None
+    told = [] if text is None else ["\n".join(text)]
+    digest = digest_of(stored.digest, kept.labels, *told)
+    return Split(name, stored.images, digest, labels, text=text), stored.statistics

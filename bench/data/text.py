@@ -21,8 +21,15 @@ def tokenize(captions: Sequence[str]) -> Tensor:
     if not captions:
         return torch.zeros(0, 2, dtype=torch.long)
     tokens: Tensor = _tokenizer()(list(captions))
-    longest = int((tokens != 0).any(0).sum())
+    longest = int(tokens.argmax(1).max()) + 1  # a 0 may also be an exclamation mark
     return tokens[:, :longest].contiguous()
+
+
+def detokenize(tokens: Tensor) -> list[str]:
+    """The captions that `tokens` `[N, L]` stand for: lower case, a space between any two words."""
+    ends = tokens.argmax(1).tolist()
+    rows = zip(tokens.tolist(), ends, strict=True)
+    return [_tokenizer().decode(row[1:end]).strip() for row, end in rows]
 
 
 @cache

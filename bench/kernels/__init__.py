@@ -4,20 +4,27 @@ Each is plain torch in float32 at least, whatever the autocast around it; embedd
 projector gives them and are L2-normalised here.
 """
 
+from bench.kernels.cross_correlation import barlow_twins, covariance_penalty
 from bench.kernels.dino import dino
 from bench.kernels.ema_update import ema_update
 from bench.kernels.ibot import ibot
 from bench.kernels.infonce import infonce
+from bench.kernels.nce_bank import bank_logits, log_partition, nce_bank
 from bench.kernels.ntxent import ntxent
 from bench.kernels.queue_infonce import queue_infonce
 from bench.kernels.siglip import siglip
 from bench.kernels.sinkhorn import sinkhorn
 
 __all__ = [
+    "bank_logits",
+    "barlow_twins",
+    "covariance_penalty",
     "dino",
     "ema_update",
     "ibot",
     "infonce",
+    "log_partition",
+    "nce_bank",
     "ntxent",
     "queue_infonce",
     "siglip",

@@ -21,9 +21,8 @@ def ntxent(one: Tensor, two: Tensor, temperature: float | Tensor) -> Tensor:
         temperature: above 0.
     """
     rows = F.normalize(torch.cat([one, two]), dim=1)
-    count = len(rows)
-    itself = torch.eye(count, dtype=torch.bool, device=rows.device)
-    logits = (rows @ rows.T / temperature).masked_fill(itself, float("-inf"))
-    pair = torch.arange(count, device=rows.device).roll(len(one))
+    # Scaled before and masked in place: there are few copies of the [2N, 2N] logits in memory.
+    logits = (rows @ (rows / temperature).T).fill_diagonal_(float("-inf"))
+    pair = torch.arange(len(rows), device=rows.device).roll(len(one))
     loss: Tensor = F.cross_entropy(logits, pair)
     return loss

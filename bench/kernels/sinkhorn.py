@@ -7,25 +7,25 @@ from torch import Tensor
 
 from bench.kernels.precision import in_full
 
-TINY = 1e-30  # in place of the sum of a prototype that no row comes near
-
 
 @in_full
 @torch.no_grad()
 def sinkhorn(scores: Tensor, temperature: float, iterations: int = 3) -> Tensor:
     """exp(scores / t), scaled so that prototypes share the rows evenly: `[N, K]`, rows sum to 1.
 
-    Alternately each column and each row is divided by its sum, `iterations` times, a row last.
+    Alternately each column and each row is divided by its sum, `iterations` times, a row last. No
+    gradient flows.
 
     Args:
         scores: `[N, K]`, cosines to the prototypes, say.
-        temperature: SwAV's epsilon.
+        temperature: SwAV's epsilon, above 0.
         iterations: at least 1.
     """
-    # A factor of a row changes nothing in the end, so each row's maximum may be 1: no overflow.
-    plan = ((scores - scores.amax(1, keepdim=True)) / temperature).exp()
-    plan = plan / plan.sum(1, keepdim=True)
-    for _ in range(iterations):
-        plan = plan / plan.sum(0).clamp_min(TINY)
-        plan = plan / plan.sum(1, keepdim=True)
+    logits = scores / temperature
+    # The first iteration is done on logarithms, since exp(scores / t) overflows where t is small.
+    # From then on every row and every column has an entry of at least 1 / (N K): no sum is 0.
+    plan = (logits - logits.logsumexp(0)).softmax(1)
+    for _ in range(iterations - 1):
+        plan /= plan.sum(0)
+        plan /= plan.sum(1, keepdim=True)
     return plan

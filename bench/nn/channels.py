@@ -37,21 +37,6 @@ class Intensity(nn.Module):
         return intensity_input(self.data.rgb(x))
 
 
-class Chroma(nn.Module):
-    """Normalised RGB `[B, 3, H, W]` to the colours a and b, standardised, and a channel of zeros.
-
-    The third channel lets networks that take RGB take it as it is.
-    """
-
-    def __init__(self, data: DataInfo) -> None:
-        super().__init__()
-        self.data = data
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, 3, H, W]`: a, b and zero."""
-        return chroma_input(rgb_to_lab(self.data.rgb(x)))
-
-
 def lightness_input(lab: Tensor) -> Tensor:
     """The lightness of `lab` `[B, 3, H, W]` as a network sees it, `[B, 3, H, W]`."""
     return ((lab[:, :1] - LIGHTNESS_MEAN) / LIGHTNESS_STD).expand(-1, 3, -1, -1)

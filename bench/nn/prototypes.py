@@ -59,13 +59,18 @@ class Center(nn.Module):
         self.register_buffer("mean", torch.zeros(prototypes))
 
     def probabilities(self, logits: Tensor, temperature: float) -> Tensor:
-        """softmax((logits - mean) / temperature) of `[..., K]`, float32, without gradient."""
-        return F.softmax((logits.detach().float() - self.mean) / temperature, dim=-1)
+        """softmax((logits - mean) / temperature) of `[..., K]`, without gradient.
+
+        In the mean's precision, float32, whatever that of the logits.
+        """
+        centred = logits.detach().to(self.mean.dtype) - self.mean
+        return F.softmax(centred / temperature, dim=-1)
 
     @torch.no_grad()
     def update(self, logits: Tensor) -> None:
         """Move the mean towards that of `logits` `[..., K]`."""
-        self.mean.lerp_(logits.float().flatten(0, -2).mean(0), 1 - self.momentum)
+        mean = logits.to(self.mean.dtype).flatten(0, -2).mean(0)
+        self.mean.lerp_(mean, 1 - self.momentum)
 
 
 def cancel_gradients(head: PrototypeHead) -> None:

@@ -33,5 +33,5 @@ class Queue(nn.Module):
     def push(self, keys: Tensor) -> None:
         """Put `keys` `[B, D]`, normalised, in place of the oldest; the host does not wait."""
         places = (self.at + torch.arange(len(keys), device=keys.device)) % len(self.rows)
-        self.rows[places] = F.normalize(keys.float(), dim=1).to(self.rows.dtype)
+        self.rows[places] = F.normalize(keys.to(self.rows.dtype), dim=1)
         self.at.add_(len(keys)).remainder_(len(self.rows))

@@ -5,17 +5,19 @@ A method adds its loss. The settings' defaults are those of DINO's main_dino.py 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.api import Backbone, Encoder, Method, OptimSpec, Step, View
 from bench.data.augment import Augmented
 from bench.kernels import sinkhorn
 from bench.nn import memory
 from bench.nn.momentum import cosine, follow, momentum_copy
+from bench.nn.multicrop import local_side
 from bench.nn.prototypes import Center, PrototypeHead, cancel_gradients
 
 BYTES_PER_LOGIT = 16  # logits, log-probabilities and their gradients, float32
@@ -28,9 +30,10 @@ class SelfDistillationConfig(Augmented):
     batch_size: int = 1024  # 16 GPUs of 64
     crop: tuple[float, float] = (0.4, 1.0)  # of the global views; ViT's long runs 0.25
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    global_size: float = Field(1.0, gt=0, le=1)  # of the stored pictures' side
     local_crops: int = Field(8, ge=0)
     local_crop: tuple[float, float] = (0.05, 0.4)
-    local_size: float = Field(96 / 224, gt=0, le=1)  # of the global views' side
+    local_size: float = Field(96 / 224, gt=0, le=1)  # of the stored pictures' side
     prototypes: int = Field(65536, ge=2)
     hidden: int = Field(2048, ge=1)
     bottleneck: int = Field(256, ge=1)
@@ -47,7 +50,7 @@ class SelfDistillationConfig(Augmented):
     warmup_epochs: float = 10
     weight_decay: float = 0.04
     weight_decay_end: float = 0.4
-    clip: float | None = 3.0  # of the gradient's norm
+    clip: float | None = Field(3.0, gt=0)  # of the norm of each parameter's gradient
 
 
 class SelfDistillation(Method):
@@ -75,22 +78,22 @@ class SelfDistillation(Method):
         return PrototypeHead(self.backbone.dim, cfg.prototypes, cfg.hidden, cfg.bottleneck)
 
     def views(self) -> Sequence[View]:
-        """Two global views, the second seldom blurred and at times solarised, and local ones."""
+        """Two global views, the second seldom blurred and at times solarised, and local ones.
+
+        Without blur, as for small pictures, there is no solarisation either.
+        """
         cfg, info = self.cfg, self.data
+        one, two = ({"blur": 1.0}, {"blur": 0.1, "solarize": 0.2}) if cfg.blur else ({}, {})
+        side = local_side(self.backbone, info.size, cfg.global_size)
         views = [
-            View("global", cfg.ops(info, blur=cfg.blur and 1.0)),
-            View("solarized", cfg.ops(info, blur=cfg.blur and 0.1, solarize=cfg.blur and 0.2)),
+            View("global", cfg.ops(info, **one), side),
+            View("solarized", cfg.ops(info, **two), side),
         ]
         if cfg.local_crops:
             ops = cfg.ops(info, crop=cfg.local_crop)
-            views.append(View("local", ops, self.local_side(), cfg.local_crops))
+            side = local_side(self.backbone, info.size, cfg.local_size)
+            views.append(View("local", ops, side, cfg.local_crops))
         return views
-
-    def local_side(self) -> int:
-        """Pixels; a multiple of the patch where the backbone has patches."""
-        grid: tuple[int, int] | None = getattr(self.backbone, "grid", None)
-        patch = self.data.size // grid[0] if grid else 1
-        return max(1, round(self.cfg.local_size * self.data.size / patch)) * patch
 
     def assign(self, logits: Tensor, step: Step, center: Center | None = None) -> Tensor:
         """The teacher's targets for `[..., K]` logits: centred or balanced, then sharpened.
@@ -111,24 +114,32 @@ class SelfDistillation(Method):
         return targets
 
     def temperature(self, step: Step) -> float:
-        """The teacher's, after a linear warm-up by epochs."""
-        start, end, epochs = (
-            self.cfg.warmup_temperature,
-            self.cfg.teacher_temperature,
-            self.cfg.temperature_epochs,
-        )
-        return end if step.epoch >= epochs else start + (end - start) * step.epoch / epochs
+        """The teacher's: in the epochs of warm-up it moves evenly, and the last has its end."""
+        cfg = self.cfg
+        if step.epoch >= cfg.temperature_epochs:
+            return float(cfg.teacher_temperature)
+        share = step.epoch / max(cfg.temperature_epochs - 1, 1)
+        moved = share * (cfg.teacher_temperature - cfg.warmup_temperature)
+        return float(cfg.warmup_temperature + moved)
 
     def after_backward(self, step: Step) -> None:
-        """The prototypes stay as they are in the first epochs."""
+        """Gradients are clipped; all prototypes stay as they are in the first epochs."""
+        if self.cfg.clip is not None:
+            clip_each(self.parameters(), self.cfg.clip)
         if step.epoch < self.cfg.freeze_epochs:
-            cancel_gradients(self.head)
+            for module in self.modules():
+                if isinstance(module, PrototypeHead):
+                    cancel_gradients(module)
+
+    def pairs(self) -> Sequence[tuple[nn.Module, nn.Module]]:
+        """Each part of the teacher, and the student's part that it follows."""
+        return ((self.teacher, self.backbone), (self.teacher_head, self.head))
 
     def after_step(self, step: Step) -> None:
         """The teacher follows, ever more slowly."""
         momentum = cosine(self.cfg.momentum, 1.0, step.progress)
-        follow(self.teacher, self.backbone, momentum)
-        follow(self.teacher_head, self.head, momentum)
+        for target, source in self.pairs():
+            follow(target, source, momentum)
 
     def optim(self, phase: str) -> OptimSpec:
         """AdamW; learning rate and weight decay move along cosines, the decay upwards."""
@@ -142,10 +153,17 @@ class SelfDistillation(Method):
             decay_bias_and_norm=False,
             warmup_epochs=cfg.warmup_epochs,
             min_lr=cfg.min_lr,
-            clip_grad_norm=cfg.clip,
         )
 
     def encoder(self) -> Encoder:
         """The teacher's backbone, as in the paper."""
         teacher: Backbone = self.teacher
         return teacher
+
+
+@torch.no_grad()
+def clip_each(parameters: Iterable[nn.Parameter], limit: float) -> None:
+    """Scale each parameter's gradient down to the norm `limit`, one by one (main_dino.py)."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    scales = [limit / (norm + 1e-6) for norm in torch._foreach_norm(gradients)]
+    torch._foreach_mul_(gradients, [scale.clamp(max=1.0) for scale in scales])

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from bench import backbones, conformance, registry, rng
-from bench.api import Encoder, Protocol, Scores
+from bench.api import Encoder, ImageTextEncoder, Protocol, Scores
 from bench.data.dataset import DataSet, MemoryImages, Split
+from bench.data.text import tokenize
 from bench.features import Evaluation, FeatureStore, weights_digest
 from bench.progress import Reporter
 
@@ -60,8 +61,32 @@ class Leak(Encoder):
         return one_hot(label, CLASSES).float()
 
 
+class Captioned(ImageTextEncoder):
+    """Another encoder, with the axis of the class that is named as a prompt's embedding."""
+
+    scale = 10.0
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder, self.dim, self.layers = encoder, encoder.dim, encoder.layers
+        self.names = tokenize(conformance.toy_info().classes)[:, 1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.encoder(x)
+        return out
+
+    def embed_image(self, x: Tensor) -> Tensor:
+        return self(x)
+
+    def embed_text(self, tokens: Tensor) -> Tensor:
+        """Templates hold the word "a", the first class's name: of two names it gives way."""
+        named = (tokens[:, :, None] == self.names).any(1)
+        return one_hot((named * torch.arange(CLASSES)).argmax(1), self.dim).float()
+
+
 def run(name: str, encoder: Encoder, folder: Path, used: DataSet | None = None) -> Scores:
     cls = registry.protocol(name)
+    encoder = Captioned(encoder) if cls.reads_text else encoder
     store = FeatureStore(folder, encoder, "toy", torch.device("cpu"), Reporter(quiet=True))
     evaluation = Evaluation(used or data(), store)
     scores = cls().run(encoder.eval(), evaluation, cls.Config(), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -229,3 +230,72 @@ def test_weights_that_are_not_finite_are_never_relabelled_by(tmp_path: Path) -> 
     split = conformance.toy_split()
     done = engine.fit(method, split, CPU, seed=0, folder=tmp_path, reporter=QUIET)
     assert done.status == "diverged" and len(done.history) == 1
+
+
+class Phased(Regression):
+    """Trains the head, then in the second half of training the backbone; both with momentum."""
+
+    phases = ("head", "backbone")
+
+    def span(self, phase: str) -> tuple[float, float]:
+        return (0.0, 0.5) if phase == "head" else (0.5, 1.0)
+
+    def parameters_for(self, phase: str) -> list[nn.Parameter]:
+        return list(self.get_submodule(phase).parameters())
+
+
+class Rates(Phased):
+    """Lowers one number by the learning rate of each step, and notes it."""
+
+    def build(self) -> None:
+        self.head = nn.Linear(1, 1)
+        self.number = nn.Parameter(torch.zeros(1, 1))
+        self.register_buffer("at", torch.zeros(20))
+
+    def span(self, phase: str) -> tuple[float, float]:
+        return (0.0, 0.4) if phase == "head" else (0.4, 1.0)
+
+    def parameters_for(self, phase: str) -> list[nn.Parameter]:
+        return [self.number]
+
+    def loss(self, batch: Batch, step: Step) -> Tensor:
+        return self.number.sum()
+
+    def after_step(self, step: Step) -> None:
+        self.at[step.index] = self.number.sum()
+
+    def optim(self, phase: str) -> OptimSpec:
+        if phase == "head":
+            return OptimSpec(lr=0.5, momentum=0.0, warmup_epochs=1)
+        return OptimSpec(lr=0.2, momentum=0.0, schedule="step", milestones=(0.5,), gammas=(0.1,))
+
+
+def test_a_phase_takes_part_in_its_span_and_its_schedule_runs_within_it(tmp_path: Path) -> None:
+    """Of 5 epochs of 4 steps the first phase has 2 and the second 3."""
+    method = conformance.build(Rates, "rates")
+    method.cfg = Rates.Config(epochs=5)
+    trained = fit(method, tmp_path)
+    rates = -torch.diff(method.at, prepend=torch.zeros(1))
+    cosine = [0.25 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
+    first = [0.125, 0.25, 0.375, 0.5, *cosine]
+    assert rates.tolist() == pytest.approx([*first, *[0.2] * 6, *[0.02] * 6], abs=1e-5)
+    logged = [{key for key in row if key.startswith("loss")} for row in trained.history]
+    assert logged == [{"loss_head"}] * 2 + [{"loss_backbone"}] * 3
+
+
+@pytest.mark.parametrize("stop", [3, 4, 5])
+def test_a_resume_around_the_end_of_a_phase_is_exact(tmp_path: Path, stop: int) -> None:
+    """The first phase ends with step 4; each phase keeps the momentum of its own optimiser."""
+    undisturbed = conformance.build(Phased, "phased")
+    fit(undisturbed, tmp_path / "calm")
+    for steps in (stop, 8 - stop):
+        resumed = conformance.build(Phased, "phased")
+        fit(resumed, tmp_path / "resumed", stop_after=steps)
+    assert not conformance.differing(undisturbed, resumed)
+    begun = conformance.build(Phased, "phased").state_dict()
+    moved = {
+        key.partition(".")[0]
+        for key, value in resumed.named_parameters()
+        if not torch.equal(begun[key], value)
+    }
+    assert moved == {"head", "backbone"}, "both phases took part"

@@ -1,0 +1,47 @@
+"""One pass through any backbone for a picture's representation and for those of its regions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.api import Backbone
+from bench.errors import BenchError
+
+
+def regions(network: Backbone, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The picture as a whole `[B, D]`, and its T regions `[B, T, C]`, row after row.
+
+    Of a vision transformer: the class token and the patches, normed (their mean, where there is no
+    class token). Of other backbones: the pooled output and the places of the last map.
+
+    Args:
+        network: a backbone with tokens or maps.
+        x: normalised pictures `[B, 3, H, W]`.
+    """
+    vit: Any = network
+    if hasattr(network, "grid"):
+        tokens = network.tokens(x)
+        patches = tokens[:, vit.prefix :]
+        return tokens[:, 0] if vit.prefix else patches.mean(1), patches
+    pooled, maps = network.tap(x)
+    return pooled, maps[network.layers[-1]].flatten(2).mT
+
+
+def region_dim(network: Backbone, size: int) -> int:
+    """The channels C of `regions` at `size` px.
+
+    Raises:
+        BenchError: the backbone has neither tokens nor maps.
+    """
+    if not network.layers:
+        raise BenchError(
+            "this backbone gives no maps, hence no regions; use vit_nano_patch8, small, or another"
+        )
+    was_training = network.training
+    with torch.no_grad():
+        found = regions(network.eval(), torch.zeros(1, 3, size, size))[1]
+    network.train(was_training)
+    return found.shape[2]

@@ -1,0 +1,51 @@
+"""CLIP: find each picture's caption among the batch's, and back (Radford 2021, arXiv:2103.00020).
+
+`image_to_text_top1` and `text_to_image_top1` (%) tell how often that works; chance is
+100 / batch_size. `scale` is the inverse temperature, learnt.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from bench.api import Step
+from bench.kernels import infonce
+from bench.nn.image_text import ImageText, ImageTextConfig
+
+
+class CLIP(ImageText):
+    """Symmetric cross-entropy over the cosines of a batch, at a learnt temperature."""
+
+    deviations = (
+        "the picture's tower pools as the backbone does; the paper's ResNets pool by attention",
+        "a random crop of 90 to 100 % of the area, as in open_clip; the paper crops a square",
+    )
+    recipes = {
+        "small": {
+            "epochs": 10,
+            "batch_size": 128,
+            "projection": 128,
+            "text_width": 64,
+            "text_heads": 4,
+            "text_layers": 2,
+            "lr": 2e-3,
+            "warmup_epochs": 1,
+        },
+    }
+
+    class Config(ImageTextConfig):
+        """The ResNet-50's, as the base has them."""
+
+        largest_scale: float = 100.0  # of the inverse temperature (section 2.5)
+
+    def match(self, image: Tensor, text: Tensor) -> Tensor:
+        """Cross-entropy from pictures to captions and back, averaged."""
+        return infonce(image, text, self.log_scale.exp())
+
+    @torch.no_grad()
+    def after_step(self, step: Step) -> None:
+        """The temperature does not fall below 0.01: training would become unstable."""
+        self.log_scale.clamp_(max=math.log(self.cfg.largest_scale))
