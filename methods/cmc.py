@@ -36,8 +36,11 @@ class CMC(Method):
             "epochs": 10,
             "batch_size": 128,
             "schedule": "cosine",
-            "lr": 0.003,
+            "lr": 0.05,
+            "negatives": 4096,
+            "temperature": 0.2,
             "refresh": True,
+            "crop": (0.5, 1.0),
         },
     }
 
@@ -55,7 +58,7 @@ class CMC(Method):
         negatives: int = Field(16384, ge=1)  # the script's; the README says 4096
         temperature: float = Field(0.07, gt=0)
         bank_momentum: float = Field(0.5, ge=0, lt=1)
-        refresh: bool = False  # fill the bank anew before every epoch
+        refresh: bool = False  # make the bank anew before every epoch, and only then
         projection: int = Field(128, ge=1)
         crop: tuple[float, float] = (0.2, 1.0)  # of the area; the script's ResNets: 0.08
 
@@ -69,7 +72,7 @@ class CMC(Method):
         self.bank_ab = MemoryBank(size, cfg.projection, cfg.bank_momentum, cfg.temperature)
 
     def before_epoch(self, epoch: int, train: TrainSet) -> None:
-        """In few epochs a network moves too far for rows of the last one; then all are renewed."""
+        """Few epochs move a network too far for rows of the last one: make all of them anew."""
         if self.cfg.refresh:
             both = train.features(_Both(self))
             for bank, rows in zip((self.bank_l, self.bank_ab), both.chunk(2, 1), strict=True):
@@ -98,9 +101,11 @@ class CMC(Method):
 
     def after_step(self, step: Step) -> None:
         """Each bank takes in its view of the batch."""
-        index, one, other = self.seen
-        self.bank_l.update(one, index)
-        self.bank_ab.update(other, index)
+        # Among rows of one age, a newer one would be known as no picture's own by its age alone.
+        if not self.cfg.refresh:
+            index, one, other = self.seen
+            self.bank_l.update(one, index)
+            self.bank_ab.update(other, index)
 
     def optim(self, phase: str) -> OptimSpec:
         """SGD with momentum and three drops by ten."""

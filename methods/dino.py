@@ -15,31 +15,13 @@ from bench.api import Batch, Panel, Step
 from bench.kernels import dino
 from bench.nn.attention import attention_panels
 from bench.nn.multicrop import by_size
-from bench.nn.self_distillation import SelfDistillation, SelfDistillationConfig
+from bench.nn.self_distillation import SMALL, TOY, SelfDistillation, SelfDistillationConfig
 
 
 class DINO(SelfDistillation):
     """Every crop's student must give the assignment that the teacher gives each global view."""
 
-    recipes = {
-        "small": {
-            "epochs": 10,
-            "batch_size": 64,
-            "crop": (0.5, 1.0),
-            "global_size": 0.75,
-            "local_crops": 1,
-            "local_crop": (0.2, 0.6),
-            "local_size": 0.5,
-            "prototypes": 1024,
-            "hidden": 256,
-            "bottleneck": 64,
-            "jitter": (0.8, 0.8, 0.8, 0.2),
-            "blur": 0.0,
-            "lr": 4e-3,
-            "momentum": 0.99,
-            "warmup_epochs": 1,
-        },
-    }
+    recipes = {"small": SMALL, "toy": TOY}
 
     class Config(SelfDistillationConfig):
         """DINO's own, as the base has them."""

@@ -19,7 +19,15 @@ from bench.kernels.precision import in_full
 from bench.nn.momentum import momentum_copy
 from bench.nn.prototypes import Center, PrototypeHead
 from bench.nn.regions import region_dim, regions
-from bench.nn.self_distillation import SelfDistillation, SelfDistillationConfig
+from bench.nn.self_distillation import SMALL, TOY, SelfDistillation, SelfDistillationConfig
+
+# Regions are many times the views: a smaller head. DINO's temperature suits short runs.
+LIGHTER = {
+    "prototypes": 512,
+    "hidden": 128,
+    "teacher_temperature": 0.04,
+    "temperature_epochs": 0,
+}
 
 
 class Seen(NamedTuple):
@@ -34,27 +42,7 @@ class EsViT(SelfDistillation):
     """A region's target is that of the teacher's most similar region of the other view."""
 
     deviations = ("a plain vision transformer by default; the paper's have stages, as Swin",)
-    recipes = {
-        "small": {
-            "epochs": 10,
-            "batch_size": 64,
-            "crop": (0.5, 1.0),
-            "global_size": 0.75,
-            "local_crops": 1,
-            "local_crop": (0.2, 0.6),
-            "local_size": 0.5,
-            "prototypes": 512,
-            "hidden": 128,
-            "bottleneck": 64,
-            "teacher_temperature": 0.04,
-            "temperature_epochs": 0,
-            "jitter": (0.8, 0.8, 0.8, 0.2),
-            "blur": 0.0,
-            "lr": 4e-3,
-            "momentum": 0.99,
-            "warmup_epochs": 1,
-        },
-    }
+    recipes = {"small": {**SMALL, **LIGHTER}, "toy": {**TOY, **LIGHTER}}
 
     class Config(SelfDistillationConfig):
         """The command for Swin-T in microsoft/esvit's README; the rest is DINO's."""

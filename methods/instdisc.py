@@ -56,7 +56,7 @@ class InstDisc(Method):
         negatives: int = Field(4096, ge=1)
         temperature: float = Field(0.07, gt=0)
         bank_momentum: float = Field(0.5, ge=0, lt=1)
-        refresh: bool = False  # fill the bank anew before every epoch
+        refresh: bool = False  # make the bank anew before every epoch, and only then
         projection: int = Field(128, ge=1)
         proximal: float = Field(0.0, ge=0)  # the paper's lambda, on the squared move in the bank
         crop: tuple[float, float] = (0.2, 1.0)
@@ -73,7 +73,7 @@ class InstDisc(Method):
         )
 
     def before_epoch(self, epoch: int, train: TrainSet) -> None:
-        """In few epochs a network moves too far for rows of the last one; then all are renewed."""
+        """Few epochs move a network too far for rows of the last one: make all of them anew."""
         if self.cfg.refresh:
             self.bank.fill(train.features(nn.Sequential(self.backbone, self.projector)))
 
@@ -102,7 +102,9 @@ class InstDisc(Method):
 
     def after_step(self, step: Step) -> None:
         """The bank takes in the batch."""
-        self.bank.update(*self.seen)
+        # Among rows of one age, a newer one would be known as no picture's own by its age alone.
+        if not self.cfg.refresh:
+            self.bank.update(*self.seen)
 
     def optim(self, phase: str) -> OptimSpec:
         """SGD with momentum and two drops by ten."""

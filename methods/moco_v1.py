@@ -21,14 +21,12 @@ class MoCoV1(MoCo):
         # 10,000 pictures and the small backbone: about a minute on one CPU core.
         "small": {
             "epochs": 10,
-            "batch_size": 64,
-            "groups": 2,
-            "queue": 1024,
-            "crop": (0.5, 1.0),
-            "teacher_momentum": 0.98,
+            "batch_size": 128,
+            "groups": 4,
+            "queue": 2048,
+            "teacher_momentum": 0.99,
             "optimizer": "adam",
             "lr": 4e-3,
-            "weight_decay": 1e-6,
             "schedule": "cosine",
             "warmup_epochs": 1,
         },

@@ -9,7 +9,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.data.augment import SMALL_PICTURES
 from bench.nn.moco import MoCo, MoCoConfig
 
 
@@ -20,7 +19,6 @@ class MoCoV2(MoCo):
     recipes = {
         # 10,000 pictures and the small backbone: about a minute on one CPU core.
         "small": {
-            **SMALL_PICTURES,
             "epochs": 10,
             "batch_size": 64,
             "groups": 2,
@@ -29,6 +27,7 @@ class MoCoV2(MoCo):
             "temperature": 0.1,
             "crop": (0.5, 1.0),
             "jitter": (0.8, 0.8, 0.8, 0.2),
+            "blur": 0.0,
             "teacher_momentum": 0.98,
             "optimizer": "adam",
             "lr": 4e-3,

@@ -1,7 +1,7 @@
 """MoCo v3: momentum contrast within the batch, also for ViTs (Chen 2021, arXiv:2104.02057).
 
-`match_top1` is how often, in %, the other view's key is the nearest in the batch; chance is
-100 / batch.
+`match_top1` is how often, in %, a query or key of the batch is nearest to that of its other view;
+chance is 100 / (2 * batch - 1).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.api import Batch, OptimSpec, Step
 from bench.kernels import infonce
-from bench.nn.joint_embedding import SMALL_VIEWS, JointEmbedding, JointEmbeddingConfig
+from bench.nn.joint_embedding import SMALL, JointEmbedding, JointEmbeddingConfig
 from bench.nn.mlp import mlp
 from bench.nn.momentum import cosine, follow, momentum_copy
 from bench.nn.positions import fix_positions
@@ -27,22 +27,7 @@ class MoCoV3(JointEmbedding):
         "a transformer's weights start as timm has them; the official code draws them otherwise",
     )
     recipes = {
-        # 10,000 pictures and the small backbone: about a minute on one CPU core.
-        "small": {
-            **SMALL_VIEWS,
-            "epochs": 10,
-            "batch_size": 64,
-            "hidden": 512,
-            "projection": 128,
-            "temperature": 0.1,
-            "crop": (0.5, 1.0),
-            "jitter": (0.8, 0.8, 0.8, 0.2),
-            "teacher_momentum": 0.98,
-            "optimizer": "adamw",
-            "lr": 4e-3,
-            "weight_decay": 1e-4,
-            "warmup_epochs": 1,
-        },
+        "small": {**SMALL, "temperature": 0.1, "teacher_momentum": 0.95},
         # CONFIG.md's ViT-S/16 and ViT-B/16, for a --backbone that is a vision transformer.
         "vit": {
             "crop": (0.08, 1.0),

@@ -39,7 +39,7 @@ class MSN(Method):
         "small": {
             "epochs": 10,
             "batch_size": 64,
-            "local_crops": 2,
+            "local_crops": 1,
             "local_crop": (0.2, 0.6),
             "local_size": 0.5,
             "prototypes": 256,

@@ -19,7 +19,16 @@ from bench.nn.granularity import Projectors, contrast, group, perceptron
 from bench.nn.momentum import momentum_copy
 from bench.nn.queue import Queue
 from bench.nn.regions import region_dim, regions
-from bench.nn.self_distillation import SelfDistillation, SelfDistillationConfig
+from bench.nn.self_distillation import SMALL, SelfDistillation, SelfDistillationConfig
+
+SMALL_MUGS = {
+    **SMALL,
+    "prototypes": 512,
+    "hidden": 128,
+    "prediction_hidden": 128,
+    "projection": 64,
+    "queue": 2048,
+}
 
 
 class Mugs(SelfDistillation):
@@ -34,36 +43,7 @@ class Mugs(SelfDistillation):
         "the patch embedding learns as fast as the rest; the official one at a fifth of the rate",
         "no stochastic depth",
     )
-    recipes = {
-        "small": {
-            "epochs": 10,
-            "batch_size": 64,
-            "crop": (0.5, 1.0),
-            "global_size": 0.75,
-            "local_crops": 1,
-            "local_crop": (0.2, 0.6),
-            "local_size": 0.5,
-            "prototypes": 512,
-            "hidden": 128,
-            "prediction_hidden": 128,
-            "bottleneck": 64,
-            "projection": 64,
-            "queue": 2048,
-            "jitter": (0.8, 0.8, 0.8, 0.2),
-            "blur": 0.0,
-            "lr": 4e-3,
-            "momentum": 0.99,
-            "warmup_epochs": 1,
-        },
-        "toy": {
-            "local_crops": 1,
-            "prototypes": 64,
-            "hidden": 32,
-            "prediction_hidden": 32,
-            "queue": 64,
-            "blur": 0.0,
-        },
-    }
+    recipes = {"small": SMALL_MUGS, "toy": {**SMALL_MUGS, "queue": 64}}
 
     class Config(SelfDistillationConfig):
         """sail-sg/mugs: main.py, and pretraining.sh's 100 epochs of ViT-S; the rest is DINO's."""

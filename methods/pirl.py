@@ -37,12 +37,18 @@ class PIRL(Method):
         "small": {
             "epochs": 10,
             "batch_size": 128,
-            "lr": 0.003,
+            "lr": 0.05,
             "base_batch": 128,
+            "loss": "softmax",
             "negatives": 4096,
+            "temperature": 0.2,
             "refresh": True,
             "crop": (0.2, 1.0),
-            "size": 48,
+            "jitter": (0.4, 0.4, 0.4, 0.1),
+            "jitter_p": 0.8,
+            "size": 32,
+            "gap": 0.2,
+            "patch_jitter": 0.2,
         },
     }
 
@@ -60,7 +66,7 @@ class PIRL(Method):
         negatives: int = Field(32000, ge=1)
         temperature: float = Field(0.07, gt=0)
         bank_momentum: float = Field(0.5, ge=0, lt=1)
-        refresh: bool = False  # fill the bank anew before every epoch
+        refresh: bool = False  # make the bank anew before every epoch, and only then
         patches_weight: float = Field(0.5, ge=0, le=1)  # lambda; 1 - lambda is the picture's
         projection: int = Field(128, ge=1)
         jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
@@ -88,7 +94,7 @@ class PIRL(Method):
         self.bank = MemoryBank(self.data.n_train, dim, cfg.bank_momentum, cfg.temperature)
 
     def before_epoch(self, epoch: int, train: TrainSet) -> None:
-        """In few epochs a network moves too far for rows of the last one; then all are renewed."""
+        """Few epochs move a network too far for rows of the last one: make all of them anew."""
         if self.cfg.refresh:
             self.bank.fill(train.features(nn.Sequential(self.backbone, self.projector)))
 
@@ -130,7 +136,9 @@ class PIRL(Method):
 
     def after_step(self, step: Step) -> None:
         """The bank takes in the pictures; patches never enter it."""
-        self.bank.update(*self.seen)
+        # Among rows of one age, a newer one would be known as no picture's own by its age alone.
+        if not self.cfg.refresh:
+            self.bank.update(*self.seen)
 
     def optim(self, phase: str) -> OptimSpec:
         """SGD with momentum by a cosine."""

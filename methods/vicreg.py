@@ -42,8 +42,10 @@ class VICReg(JointEmbedding):
         step.log("invariance", invariance)
         step.log("variance", variance)
         step.log("covariance", covariance)
-        loss: Tensor = cfg.invariance * invariance + cfg.variance * variance
-        return loss + cfg.covariance * covariance
+        loss: Tensor = (
+            cfg.invariance * invariance + cfg.variance * variance + cfg.covariance * covariance
+        )
+        return loss
 
 
 @in_full

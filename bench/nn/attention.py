@@ -20,7 +20,7 @@ def class_attention(network: Backbone, x: Tensor) -> Tensor | None:
 
     Args:
         network: a plain vision transformer of timm with a class token.
-        x: normalised pictures `[B, 3, H, W]` of the network's own size.
+        x: normalised pictures `[B, 3, H, W]`.
 
     Returns:
         `[heads, B, h, w]`, above 0; a head's sum over patches and prefix tokens is 1. None where
@@ -37,7 +37,9 @@ def class_attention(network: Backbone, x: Tensor) -> Tensor | None:
     query, key, _ = seen[0].float().unflatten(2, (3, attention.num_heads, -1)).unbind(2)
     query, key = attention.q_norm(query[:, 0]), attention.k_norm(key)
     weights = (torch.einsum("bhd,bnhd->hbn", query, key) * attention.scale).softmax(-1)
-    patches: Tensor = weights[..., vit.prefix :].unflatten(-1, vit.grid)
+    patch = vit.model.patch_embed.patch_size
+    grid = [side // length for side, length in zip(x.shape[2:], patch, strict=True)]
+    patches: Tensor = weights[..., vit.prefix :].unflatten(-1, grid)
     return patches
 
 

@@ -8,12 +8,13 @@ from lightly.loss import NegativeCosineSimilarity
 from torch import Tensor
 
 from bench import conformance
+from bench.api import Batch, Step
 from bench.errors import BenchError
 from bench.resolve import method_config
 from methods.byol import BYOL
 
 
-def method_and_batch() -> tuple[BYOL, conformance.Batch]:
+def method_and_batch() -> tuple[BYOL, Batch]:
     """In float64, with a target that has already fallen behind the online network."""
     method = conformance.build(BYOL, "byol").double()
     assert isinstance(method, BYOL)
@@ -72,7 +73,7 @@ def test_without_predictor_and_slow_target_it_collapses() -> None:
     """The watched spread falls where the paper says so, and stays where it should."""
 
     class Naive(BYOL):
-        def loss(self, batch: conformance.Batch, step: conformance.Step) -> Tensor:
+        def loss(self, batch: Batch, step: Step) -> Tensor:
             one, two = self.embed(batch.view("one")), self.embed(batch.view("two"))
             self.watch(step, one, two)
             return 2 - 2 * torch.cosine_similarity(one, two, dim=1).mean()
@@ -82,16 +83,16 @@ def test_without_predictor_and_slow_target_it_collapses() -> None:
         method = conformance.build(cls, "byol").train()
         batch = conformance.memorised(method)
         trained = [p for p in method.parameters() if p.requires_grad]
-        optimizer = torch.optim.SGD(trained, lr=1.0, momentum=0.9)
-        for index in range(60):
-            step = conformance.step_at("main", index, total=60)
+        optimizer = torch.optim.SGD(trained, lr=0.3, momentum=0.9)
+        for index in range(25):
+            step = conformance.step_at("main", index, total=25)
             optimizer.zero_grad()
             method.loss(batch, step).backward()
             optimizer.step()
             method.after_step(step)
         spread[cls] = step.logged["embedding_std"].item()
     assert spread[Naive] < 0.1
-    assert spread[BYOL] > 0.5
+    assert spread[BYOL] > 0.7
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 1}, {"teacher_momentum": 1.5}])

@@ -50,8 +50,9 @@ def at_epoch(epoch: int) -> Step:
 @pytest.mark.parametrize("local_crops", [0, 3])
 def test_loss_and_gradients_are_lightlys_on_the_same_crops(local_crops: int) -> None:
     # Temperatures that float32 holds exactly: lightly keeps the teacher's there.
-    settings = {"local_crops": local_crops, "teacher_temperature": 0.0625, "clip": None}
-    method, batch = in_double(build(**settings))
+    method, batch = in_double(
+        build(local_crops=local_crops, global_size=1.0, teacher_temperature=0.0625)
+    )
     theirs = DINOLoss(TOY["prototypes"], 0.0625, 0.0625, 0, student_temp=0.1).double()
     shared = batch.views["global"] + batch.views["solarized"]
     for step in range(2):  # the second time the centre is no longer 0
@@ -177,20 +178,21 @@ def test_the_head_is_the_official_one_with_its_gain_fixed() -> None:
     torch.testing.assert_close(head(x), last(F.normalize(head.mlp(x), dim=-1)))
 
 
-def test_the_attention_is_what_timm_computes_unfused() -> None:
+@pytest.mark.parametrize("side", [4, 3])
+def test_the_attention_is_what_timm_computes_unfused(side: int) -> None:
     network = build().teacher.eval()
-    x = torch.randn(2, 3, SIZE, SIZE, generator=rng.generator("attention"))
+    x = torch.randn(2, 3, 8 * side, 8 * side, generator=rng.generator("attention"))
     last: Any = network.model.blocks[-1].attn
     last.fused_attn = False
     seen: list[Tensor] = []
     with last.attn_drop.register_forward_hook(lambda _, inputs, output: seen.append(output)):
         network(x)
-    expected = seen[0][:, :, 0, 1:].transpose(0, 1).unflatten(2, (4, 4))  # [heads, B, 4, 4]
+    expected = seen[0][:, :, 0, 1:].transpose(0, 1).unflatten(2, (side, side))
     torch.testing.assert_close(class_attention(network, x), expected)
 
 
 def test_it_trains_a_network_without_tokens_and_shows_its_views(tmp_path: Path) -> None:
-    method = build("small")
+    method = build("small", local_crops=2)
     before = copy.deepcopy(method.teacher.state_dict())
     last = fit(method, tmp_path, 8)
     assert np.isfinite(list(last.values())).all()
@@ -203,9 +205,9 @@ def test_it_trains_a_network_without_tokens_and_shows_its_views(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("share", "side"), [(0.5, 16), (0.3, 8), (0.01, 8), (1.0, 32)])
-def test_local_crops_are_whole_patches(share: float, side: int) -> None:
-    views = {view.name: view for view in build(local_size=share).views()}
-    assert views["local"].size == side
+def test_crops_are_whole_patches(share: float, side: int) -> None:
+    views = {view.name: view for view in build(local_size=share, global_size=share).views()}
+    assert [views[name].size for name in ("global", "solarized", "local")] == [side] * 3
 
 
 def test_more_prototypes_than_memory_allows_is_one_line() -> None:

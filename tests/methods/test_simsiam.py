@@ -10,13 +10,14 @@ from lightly.loss import NegativeCosineSimilarity
 from torch import Tensor, nn
 
 from bench import conformance, optim
+from bench.api import Batch, Step
 from bench.errors import BenchError
 from bench.nn.joint_embedding import mean_cosine
 from bench.resolve import method_config
 from methods.simsiam import SimSiam
 
 
-def method_and_batch() -> tuple[SimSiam, conformance.Batch]:
+def method_and_batch() -> tuple[SimSiam, Batch]:
     """In float64."""
     method = conformance.build(SimSiam, "simsiam").double()
     assert isinstance(method, SimSiam)
@@ -68,12 +69,14 @@ def test_only_the_predictor_keeps_its_learning_rate() -> None:
     method, batch = method_and_batch()
     theirs, _ = method_and_batch()
     theirs.load_state_dict(method.state_dict())
+    method.cfg = method_config(SimSiam, "simsiam", "paper", {"lr": 1.0, "weight_decay": 0.1})
     spec, total = method.optim("main"), 5
     ours = optim.build(spec, method.parameters())
     rate = optim.peak_lr(spec, 16)
     encoder = [*theirs.backbone.parameters(), *theirs.projector.parameters()]
+    predictor = list(theirs.predictor.parameters())
     official = torch.optim.SGD(
-        [{"params": encoder}, {"params": theirs.predictor.parameters()}],
+        [{"params": encoder}, {"params": predictor}],
         lr=rate,
         momentum=0.9,
         weight_decay=spec.weight_decay,
@@ -95,10 +98,13 @@ def test_only_the_predictor_keeps_its_learning_rate() -> None:
 
 
 def test_with_the_gradient_not_stopped_it_collapses() -> None:
-    """Figure 2 of the paper, on one batch: without the stop the watched spread falls."""
+    """Figure 2 of the paper, on one batch: without the stop the watched spread falls.
+
+    There is no batch norm on the output (Table 3, hidden-only), so that a few steps show it.
+    """
 
     class Flowing(SimSiam):
-        def loss(self, batch: conformance.Batch, step: conformance.Step) -> Tensor:
+        def loss(self, batch: Batch, step: Step) -> Tensor:
             one, two = self.embed(batch.view("one")), self.embed(batch.view("two"))
             self.watch(step, one, two)
             forth, back = (
@@ -110,16 +116,18 @@ def test_with_the_gradient_not_stopped_it_collapses() -> None:
     spread = {}
     for cls in (SimSiam, Flowing):
         method = conformance.build(cls, "simsiam").train()
+        assert isinstance(method, SimSiam)
+        method.projector[-1] = nn.Identity()
         batch = conformance.memorised(method)
-        optimizer = torch.optim.SGD(method.parameters(), lr=0.5, momentum=0.9)
-        for index in range(60):
-            step = conformance.step_at("main", index, total=60)
+        optimizer = torch.optim.SGD(method.parameters(), lr=1.0, momentum=0.9)
+        for index in range(25):
+            step = conformance.step_at("main", index, total=25)
             optimizer.zero_grad()
             method.loss(batch, step).backward()
             optimizer.step()
         spread[cls] = step.logged["embedding_std"].item()
     assert spread[Flowing] < 0.1
-    assert spread[SimSiam] > 0.5
+    assert spread[SimSiam] > 0.7
 
 
 def test_a_batch_of_one_is_one_line() -> None:
