@@ -29,7 +29,8 @@ TILES = 8  # of the picture
 class CPC(Method):
     """Patches are encoded one by one; contexts of the rows above predict the codes of rows below.
 
-    No batch norm is left in the backbone, where it would tell a patch of all others.
+    No batch norm is left in the backbone, where it would tell a patch of all others. What is
+    evaluated differs from `random_init` in that, and in that it sees patches.
     """
 
     deviations = (

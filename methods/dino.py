@@ -21,6 +21,10 @@ from bench.nn.self_distillation import SMALL, TOY, SelfDistillation, SelfDistill
 class DINO(SelfDistillation):
     """Every crop's student must give the assignment that the teacher gives each global view."""
 
+    deviations = (
+        "no stochastic depth; the official transformers drop a tenth",
+        "crops are resampled bilinearly; the official code's bicubically",
+    )
     recipes = {"small": SMALL, "toy": TOY}
 
     class Config(SelfDistillationConfig):

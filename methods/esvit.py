@@ -41,7 +41,11 @@ class Seen(NamedTuple):
 class EsViT(SelfDistillation):
     """A region's target is that of the teacher's most similar region of the other view."""
 
-    deviations = ("a plain vision transformer by default; the paper's have stages, as Swin",)
+    deviations = (
+        "a plain vision transformer by default; the paper's have stages, as Swin",
+        "no stochastic depth",
+        "crops are resampled bilinearly; the official code's bicubically",
+    )
     recipes = {"small": {**SMALL, **LIGHTER}, "toy": {**TOY, **LIGHTER}}
 
     class Config(SelfDistillationConfig):

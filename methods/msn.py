@@ -20,6 +20,7 @@ from bench.data.augment import Augmented
 from bench.errors import BenchError
 from bench.nn import memory
 from bench.nn.momentum import follow, momentum_copy
+from bench.nn.multicrop import local_side
 from bench.nn.patch_masks import as_pixels, kept_patches
 from bench.nn.soft_assignments import log_assignments, msn, sharpened
 
@@ -112,8 +113,7 @@ class MSN(Method):
         cfg, info = self.cfg, self.data
         views = [View("target", cfg.ops(info)), View("random", cfg.ops(info))]
         if cfg.local_crops:
-            patch = info.size // self.grid[0]
-            side = max(1, round(cfg.local_size * info.size / patch)) * patch
+            side = local_side(self.backbone, info.size, cfg.local_size)
             ops = cfg.ops(info, crop=cfg.local_crop)
             views.append(View("local", ops, side, cfg.local_crops))
         return views

@@ -28,7 +28,12 @@ TILES, ROWS = 8, 6  # of the picture: members of a cluster, clusters
 
 
 class SwAV(Method):
-    """Prototypes cluster each global view online; every other crop must predict its cluster."""
+    """Prototypes cluster each global view online; every other crop must predict its cluster.
+
+    On `scenes` the small recipe's best layer, the first, beats `random_init` by linear probe (43
+    against 39, seed 0 on parts of the training pictures), not by kNN (14 against 19): 780 steps are
+    few for it, and codes are still nearly uniform.
+    """
 
     deviations = (
         "the learning rate warms up from 0, the official code's from a sixteenth",

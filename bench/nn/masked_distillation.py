@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.api import Batch, Panel, Step, View
+from bench.api import Batch, Panel, Step
 from bench.errors import BenchError
 from bench.kernels import dino, ibot
 from bench.nn import memory
 from bench.nn.momentum import momentum_copy
+from bench.nn.multicrop import local_side
 from bench.nn.patch_masks import as_pixels, masked_first
 from bench.nn.prototypes import Center
 from bench.nn.self_distillation import (
@@ -36,7 +36,6 @@ class MaskedDistillationConfig(SelfDistillationConfig):
 
     shared_head: bool = True  # of class token and patches
     patch_weight: float = Field(1.0, ge=0)
-    global_size: float = Field(1.0, gt=0, le=1)  # of the pictures' side, to whole patches
 
 
 class MaskedDistillation(SelfDistillation):
@@ -56,10 +55,9 @@ class MaskedDistillation(SelfDistillation):
                 "choose the backbone vit_nano_patch8 or vit_small_patch16_224, say"
             )
         super().build()
-        across: int = getattr(self.backbone, "grid")[1]  # noqa: B009
-        patch = self.data.size // across
-        cells = max(2, round(across * cfg.global_size))
-        self.grid, self.side = (cells, cells), cells * patch
+        self.side = local_side(self.backbone, self.data.size, cfg.global_size)
+        cells = self.side // local_side(self.backbone, self.data.size, 0)  # by a patch's side
+        self.grid = (cells, cells)
         masked = self.most_masked(2 * cfg.batch_size)
         memory.require(
             BYTES_PER_LOGIT * cfg.prototypes * masked,
@@ -77,11 +75,6 @@ class MaskedDistillation(SelfDistillation):
         if self.cfg.shared_head:
             return self.teacher_head, self.head
         return self.teacher_patch_head, self.patch_head
-
-    def views(self) -> Sequence[View]:
-        """DINO's, the global ones in their size."""
-        views = super().views()
-        return [replace(view, size=view.size or self.side) for view in views]
 
     @abstractmethod
     def masks(self, n: int, rng: torch.Generator) -> Tensor:

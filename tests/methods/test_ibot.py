@@ -63,7 +63,7 @@ def outputs(method: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, 
 
 def test_ibots_loss_is_the_official_double_loop() -> None:
     """iBOTLoss.forward of main_ibot.py, with its two sums."""
-    method = build(IBOT)
+    method = build(IBOT, targets="center")
     batch = exact(method)
     for center in (method.center, method.patch_center):
         center.mean.normal_(0, 0.05, generator=rng.generator("center"))
@@ -177,7 +177,7 @@ def test_untied_heads_learn_from_their_own_tokens_and_a_shared_one_from_both() -
 
 
 def test_the_centres_of_class_tokens_and_patches_are_two() -> None:
-    method = build(IBOT)
+    method = build(IBOT, targets="center")
     batch = exact(method)
     _, teacher, _, truth, mask = outputs(method, batch)
     method.loss(batch, conformance.step_at("main", 0))
