@@ -6,6 +6,7 @@ view, the data and the dtype: a second protocol on the same run re-extracts noth
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -216,9 +217,13 @@ def _read(path: Path) -> dict[str, Tensor] | None:
 
 
 def _prune(folder: Path) -> None:
-    files = sorted(folder.glob("*.safetensors"), key=lambda p: p.stat().st_mtime, reverse=True)
+    found = []
+    for path in folder.glob("*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):  # another run may be pruning too
+            stat = path.stat()
+            found.append((stat.st_mtime, stat.st_size, path))
     total = 0
-    for path in files:
-        total += path.stat().st_size
+    for _, size, path in sorted(found, reverse=True):
+        total += size
         if total > KEEP_BYTES:
             path.unlink(missing_ok=True)

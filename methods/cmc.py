@@ -50,6 +50,7 @@ class CMC(Method):
         views: ColorSpace = "lab"  # "ycbcr": the code's other pair, "about 0.5-1%" better
         epochs: int = 240
         batch_size: int = 128
+        optimizer: Literal["sgd", "adam"] = "sgd"
         lr: float = 0.03
         momentum: float = 0.9  # of SGD
         weight_decay: float = 1e-4
@@ -108,8 +109,9 @@ class CMC(Method):
             self.bank_ab.update(other, index)
 
     def optim(self, phase: str) -> OptimSpec:
-        """SGD with momentum and three drops by ten."""
+        """SGD or Adam and three drops by ten."""
         return OptimSpec(
+            name=self.cfg.optimizer,
             lr=self.cfg.lr,
             momentum=self.cfg.momentum,
             weight_decay=self.cfg.weight_decay,

@@ -27,8 +27,7 @@ class InstDisc(Method):
     deviations = (
         "proximal regularisation is off by default, as in the official code: its authors have the "
         "bank's momentum in its place",
-        "colours are jittered after the flip and before graying: the official code's order is gray, "
-        "jitter, flip",
+        "flip, then jitter, then gray: the official code turns the order round",
     )
     recipes = {
         "small": {
@@ -48,6 +47,7 @@ class InstDisc(Method):
 
         epochs: int = 200
         batch_size: int = 256
+        optimizer: Literal["sgd", "adam"] = "sgd"
         lr: float = 0.03
         momentum: float = 0.9  # of SGD
         weight_decay: float = 1e-4
@@ -98,7 +98,8 @@ class InstDisc(Method):
             own = logits[:, :1]
             loss = bank.nce(logits)
         # Of unit vectors, the squared distance is 2 - 2 cosines.
-        return loss + cfg.proximal * (2 - 2 * own * cfg.temperature).mean()
+        total: Tensor = loss + cfg.proximal * (2 - 2 * own * cfg.temperature).mean()
+        return total
 
     def after_step(self, step: Step) -> None:
         """The bank takes in the batch."""
@@ -107,8 +108,9 @@ class InstDisc(Method):
             self.bank.update(*self.seen)
 
     def optim(self, phase: str) -> OptimSpec:
-        """SGD with momentum and two drops by ten."""
+        """SGD or Adam and two drops by ten."""
         return OptimSpec(
+            name=self.cfg.optimizer,
             lr=self.cfg.lr,
             momentum=self.cfg.momentum,
             weight_decay=self.cfg.weight_decay,

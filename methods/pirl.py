@@ -1,8 +1,9 @@
-"""PIRL: a picture and its shuffled patches must find one bank row (Misra 2019, arXiv:1912.01991)."""
+"""PIRL: a picture and its patches, shuffled, must agree (Misra 2019, arXiv:1912.01991)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 from typing import Literal
 
 import torch
@@ -29,8 +30,7 @@ class PIRL(Method):
     """
 
     deviations = (
-        "colours are changed and pictures mirrored as a whole before patches are cut: VISSL does it "
-        "patch by patch",
+        "pictures are jittered and mirrored whole before they are cut: VISSL does it by patch",
         "no random photometric changes beyond jitter and gray: VISSL adds its own",
     )
     recipes = {
@@ -46,9 +46,11 @@ class PIRL(Method):
             "crop": (0.2, 1.0),
             "jitter": (0.4, 0.4, 0.4, 0.1),
             "jitter_p": 0.8,
+            # Patches of 9 px: of 8, the last map would come from one pixel, for which torch's CPU
+            # gives no finite bfloat16 gradient.
             "size": 32,
-            "gap": 0.2,
-            "patch_jitter": 0.2,
+            "gap": 0.15,
+            "patch_jitter": 0.15,
         },
     }
 
@@ -57,6 +59,7 @@ class PIRL(Method):
 
         epochs: int = 800
         batch_size: int = 1024  # 32 on each of 32 GPUs
+        optimizer: Literal["sgd", "adam"] = "sgd"
         lr: float = 0.03  # per `base_batch`
         base_batch: int = Field(256, ge=1)
         min_lr: float = Field(0.00012, ge=0)
@@ -108,7 +111,9 @@ class PIRL(Method):
         """Nine patches of each puzzle in random order, `[B, 9, 3, s, s]`."""
         patches = self.cutter(batch.view("puzzle"), step.rng)
         draw = torch.rand(len(patches), PATCHES, generator=step.rng, device=patches.device)
-        return patches[torch.arange(len(patches), device=patches.device)[:, None], draw.argsort(1)]
+        row = torch.arange(len(patches), device=patches.device)[:, None]
+        shuffled: Tensor = patches[row, draw.argsort(1)]
+        return shuffled
 
     def embed_patches(self, patches: Tensor) -> Tensor:
         """One embedding `[B, projection]` of the nine patches' features in the order given."""
@@ -123,7 +128,7 @@ class PIRL(Method):
         picture = self.projector(self.backbone(batch.view("picture")))
         step.watch(picture)
         self.seen = picture.detach(), batch.index
-        total = picture.new_zeros(())
+        total: Tensor = picture.new_zeros(())
         for name, embeddings, weight in (
             ("match_top1", puzzle, cfg.patches_weight),
             ("image_match_top1", picture, 1 - cfg.patches_weight),
@@ -141,9 +146,10 @@ class PIRL(Method):
             self.bank.update(*self.seen)
 
     def optim(self, phase: str) -> OptimSpec:
-        """SGD with momentum by a cosine."""
+        """SGD or Adam by a cosine."""
         cfg = self.cfg
         return OptimSpec(
+            name=self.cfg.optimizer,
             lr=cfg.lr,
             base_batch=cfg.base_batch,
             momentum=cfg.momentum,

@@ -24,6 +24,9 @@ class Triplet(Method):
     `active` is the share of anchors, %, for which mining finds a negative within the margin; where
     it nears 0 there is nothing left to learn. `match_top1` is how often an anchor's positive is
     the nearest of all other views, %; chance is 100 / (2 batch - 1).
+
+    On `scenes` the small recipe's best layer, stage1, beats `random_init` by little (42 against 39
+    by linear probe; by kNN 25 against 19; seed 0 on parts of the training pictures).
     """
 
     deviations = (

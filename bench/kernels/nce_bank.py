@@ -29,14 +29,14 @@ def bank_logits(
     if len(bank) <= at.shape[1] * bank.shape[1]:
         # All cosines take no more memory than copies of the rows asked for, and are one product.
         return (query @ bank.T / temperature).gather(1, at)
-    rows = bank.index_select(0, at.flatten()).unflatten(0, at.shape)
+    rows: Tensor = bank.index_select(0, at.flatten()).unflatten(0, at.shape)
     return (rows @ query[:, :, None]).squeeze(2) / temperature
 
 
 @in_full
 @torch.no_grad()
 def log_partition(logits: Tensor, size: int) -> Tensor:
-    """log Z, Z = size * mean of exp(logits): the sum over a bank of `size` rows from a sample."""
+    """The logarithm of Z = size * mean of exp(logits), a sum over a bank from a sample of it."""
     return logits.flatten().logsumexp(0) + math.log(size / logits.numel())
 
 

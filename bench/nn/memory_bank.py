@@ -1,4 +1,4 @@
-"""A memory bank: one embedding of every training picture, as it was last seen (arXiv:1805.01978)."""
+"""A memory bank: every training picture's embedding as it was last seen (arXiv:1805.01978)."""
 
 from __future__ import annotations
 

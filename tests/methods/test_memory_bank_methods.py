@@ -1,4 +1,4 @@
-"""InstDisc, CMC and PIRL: their losses by loops over the bank, and what may and may not reach it."""
+"""InstDisc, CMC and PIRL: losses by loops over the bank, and what may and may not reach it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def batch_of(method: Method, count: int = 4) -> Batch:
 
 
 def unit(x: Tensor) -> Tensor:
-    return x / x.norm(dim=1, keepdim=True)
+    out: Tensor = x / x.norm(dim=1, keepdim=True)
+    return out
 
 
 def nce(embeddings: Tensor, bank: Tensor, at: Tensor, temperature: float = 0.07) -> Tensor:
@@ -319,7 +320,8 @@ def test_softmax_is_over_the_candidates(cls: type[Method], monkeypatch: pytest.M
 
     def remembered(logits: Tensor, loss: Any) -> Tensor:
         asked.append(logits)
-        return contrast(logits, loss)
+        out: Tensor = contrast(logits, loss)
+        return out
 
     monkeypatch.setattr(bank, "contrast", remembered)
     loss = method.loss(batch_of(method), conformance.step_at("main", 0))
