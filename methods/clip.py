@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.api import Step
 from bench.kernels import infonce
-from bench.nn.image_text import ImageText, ImageTextConfig
+from bench.nn.image_text import SMALL, ImageText, ImageTextConfig
 
 
 class CLIP(ImageText):
@@ -21,20 +21,9 @@ class CLIP(ImageText):
 
     deviations = (
         "the picture's tower pools as the backbone does; the paper's ResNets pool by attention",
-        "a random crop of 90 to 100 % of the area, as in open_clip; the paper crops a square",
+        "a random crop of a share of the area, as in open_clip; the paper crops a square",
     )
-    recipes = {
-        "small": {
-            "epochs": 10,
-            "batch_size": 128,
-            "projection": 128,
-            "text_width": 64,
-            "text_heads": 4,
-            "text_layers": 2,
-            "lr": 2e-3,
-            "warmup_epochs": 1,
-        },
-    }
+    recipes = {"small": SMALL}
 
     class Config(ImageTextConfig):
         """The ResNet-50's, as the base has them."""

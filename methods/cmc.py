@@ -36,9 +36,10 @@ class CMC(Method):
             "epochs": 10,
             "batch_size": 128,
             "schedule": "cosine",
-            "lr": 0.05,
+            "lr": 0.1,
+            "loss": "softmax",
             "negatives": 4096,
-            "temperature": 0.2,
+            "temperature": 0.1,
             "refresh": True,
             "crop": (0.5, 1.0),
         },
@@ -50,7 +51,6 @@ class CMC(Method):
         views: ColorSpace = "lab"  # "ycbcr": the code's other pair, "about 0.5-1%" better
         epochs: int = 240
         batch_size: int = 128
-        optimizer: Literal["sgd", "adam"] = "sgd"
         lr: float = 0.03
         momentum: float = 0.9  # of SGD
         weight_decay: float = 1e-4
@@ -109,9 +109,8 @@ class CMC(Method):
             self.bank_ab.update(other, index)
 
     def optim(self, phase: str) -> OptimSpec:
-        """SGD or Adam and three drops by ten."""
+        """SGD with momentum and three drops by ten."""
         return OptimSpec(
-            name=self.cfg.optimizer,
             lr=self.cfg.lr,
             momentum=self.cfg.momentum,
             weight_decay=self.cfg.weight_decay,

@@ -48,7 +48,6 @@ class InstDisc(Method):
 
         epochs: int = 200
         batch_size: int = 256
-        optimizer: Literal["sgd", "adam"] = "sgd"
         lr: float = 0.03
         momentum: float = 0.9  # of SGD
         weight_decay: float = 1e-4
@@ -109,9 +108,8 @@ class InstDisc(Method):
             self.bank.update(*self.seen)
 
     def optim(self, phase: str) -> OptimSpec:
-        """SGD or Adam and two drops by ten."""
+        """SGD with momentum and two drops by ten."""
         return OptimSpec(
-            name=self.cfg.optimizer,
             lr=self.cfg.lr,
             momentum=self.cfg.momentum,
             weight_decay=self.cfg.weight_decay,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from typing import Literal
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -37,11 +35,11 @@ class PIRL(Method):
         "small": {
             "epochs": 10,
             "batch_size": 128,
-            "lr": 0.05,
+            "lr": 0.1,
             "base_batch": 128,
             "loss": "softmax",
             "negatives": 4096,
-            "temperature": 0.2,
+            "temperature": 0.1,
             "refresh": True,
             "crop": (0.2, 1.0),
             "jitter": (0.4, 0.4, 0.4, 0.1),
@@ -59,7 +57,6 @@ class PIRL(Method):
 
         epochs: int = 800
         batch_size: int = 1024  # 32 on each of 32 GPUs
-        optimizer: Literal["sgd", "adam"] = "sgd"
         lr: float = 0.03  # per `base_batch`
         base_batch: int = Field(256, ge=1)
         min_lr: float = Field(0.00012, ge=0)
@@ -146,10 +143,9 @@ class PIRL(Method):
             self.bank.update(*self.seen)
 
     def optim(self, phase: str) -> OptimSpec:
-        """SGD or Adam by a cosine."""
+        """SGD with momentum by a cosine."""
         cfg = self.cfg
         return OptimSpec(
-            name=self.cfg.optimizer,
             lr=cfg.lr,
             base_batch=cfg.base_batch,
             momentum=cfg.momentum,

@@ -10,12 +10,30 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from bench.api import Encoder, EvalData, ImageTextEncoder, Metric, Protocol, Scores
+from bench.data.scenes import palette
 from bench.data.text import tokenize
 from bench.errors import BenchError
 from bench.nn.scoring import class_labels, classification_metrics, require_finite
 
 EMBEDDING = "image_embedding"  # the name that embeddings of pictures are cached under
 PROMPTS = 256  # embedded at once
+
+# CLIP's plain template, and the seven that its authors found to do as well as their 80.
+TEMPLATES = (
+    "a photo of a {}.",
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+# Where pictures are no photographs, templates speak as their captions do: CLIP's authors, too,
+# wrote a set for each kind of data. Captions of `scenes` say which colour a thing has.
+OWN_TEMPLATES = {
+    "scenes": tuple(f"{'an' if c[0] in 'aeiou' else 'a'} {c} {{}}." for c in palette.NAMES)
+}
 
 
 class ZeroShot(Protocol):
@@ -30,26 +48,14 @@ class ZeroShot(Protocol):
     reads_text = True
 
     class Config(Protocol.Config):
-        """The prompts: CLIP's plain one, and the seven that its authors found to do as the 80."""
+        """The prompts, each with a `{}` where the class's name goes."""
 
-        templates: tuple[str, ...] = Field(
-            (
-                "a photo of a {}.",
-                "itap of a {}.",
-                "a bad photo of the {}.",
-                "a origami {}.",
-                "a photo of the large {}.",
-                "a {} in a video game.",
-                "art of the {}.",
-                "a photo of the small {}.",
-            ),
-            min_length=1,
-        )
+        templates: tuple[str, ...] | None = Field(None, min_length=1)  # None: fitting the data
 
         @field_validator("templates")
         @classmethod
-        def _with_a_place(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
-            for template in templates:
+        def _with_a_place(cls, templates: tuple[str, ...] | None) -> tuple[str, ...] | None:
+            for template in templates or ():
                 if "{}" not in template:
                     raise ValueError(f"{template!r} has no {{}} for the name of a class")
             return templates
@@ -71,11 +77,12 @@ class ZeroShot(Protocol):
         images = normalize(require_finite(found)[EMBEDDING])
         labels = class_labels(test)
         names = [name.replace("_", " ") for name in data.info.classes]
-        classes = class_embeddings(encoder, names, cfg.templates, images.device)
+        templates = cfg.templates or OWN_TEMPLATES.get(data.info.name, TEMPLATES)
+        classes = class_embeddings(encoder, names, templates, images.device)
         cosine = images @ classes.T
         return Scores(
             metrics=classification_metrics((encoder.scale * cosine).softmax(1), labels),
-            selected={"templates": list(cfg.templates), "scale": encoder.scale},
+            selected={"templates": list(templates), "scale": encoder.scale},
             predictions=cosine.argmax(1),
             labels=labels,
         )

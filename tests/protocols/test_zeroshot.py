@@ -22,7 +22,13 @@ from bench.errors import BenchError
 from bench.features import Evaluation, FeatureStore
 from bench.progress import Reporter
 from bench.resolve import validated
-from protocols.zeroshot import EMBEDDING, ZeroShot, class_embeddings
+from protocols.zeroshot import (
+    EMBEDDING,
+    OWN_TEMPLATES,
+    TEMPLATES,
+    ZeroShot,
+    class_embeddings,
+)
 
 CLASSES = 8
 
@@ -124,7 +130,12 @@ def test_class_embeddings_are_unit_and_made_in_parts(monkeypatch: pytest.MonkeyP
 
 def test_the_default_templates_have_clips_seven() -> None:
     seven = {template("{}") for template in SIMPLE_IMAGENET_TEMPLATES}
-    assert {*seven, "a photo of a {}."} <= set(ZeroShot.Config().templates)
+    assert {*seven, "a photo of a {}."} <= set(TEMPLATES)
+
+
+def test_templates_of_scenes_are_whole_captions_of_a_single_thing() -> None:
+    assert "a red {}." in OWN_TEMPLATES["scenes"] and "an orange {}." in OWN_TEMPLATES["scenes"]
+    assert len(set(OWN_TEMPLATES["scenes"])) == 12
 
 
 def test_cached_embeddings_are_not_the_representation(tmp_path: Path) -> None:
