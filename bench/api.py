@@ -115,6 +115,8 @@ class Step:
         It is the standard deviation of a dimension of the L2-normalised rows, times sqrt(D)
         (SimSiam, arXiv:2011.10566, Figure 2). A run that ends near 0 is recorded as collapsed.
         """
+        if len(embeddings) < 2:
+            return  # one row has no spread
         unit = nn.functional.normalize(embeddings.float(), dim=1)
         std = unit.std(0, correction=0).mean()
         self.log("embedding_std", std * embeddings.shape[1] ** 0.5)
@@ -133,6 +135,8 @@ class Step:
             teacher: `[N, K]` probabilities.
             student: `[N, K]` log-probabilities of the student for the same pictures.
         """
+        if len(teacher) < 2:
+            return
         teacher, student = teacher.float(), student.float()
         entropy = torch.special.entr(teacher).sum(1).mean()
         self.log("teacher_entropy", entropy)

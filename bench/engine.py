@@ -125,6 +125,13 @@ class _Trainer:
         self.optimizers = {
             phase: optim.build(self.specs[phase], self.parameters[phase]) for phase in method.phases
         }
+        idle = [
+            epoch
+            for epoch in range(self.epochs)
+            if not any(a <= epoch * self.per_epoch < b for a, b in self.spans.values())
+        ]
+        if idle:
+            raise BenchError(f"no phase trains in epoch {idle[0] + 1}; set more epochs")
         self.step = 0  # optimiser steps done
         self.seconds_before = 0.0  # of earlier sittings
         self.history: list[dict[str, float]] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -210,9 +211,10 @@ def _read(path: Path) -> dict[str, Tensor] | None:
     try:
         file: dict[str, Tensor] = load_file(path)
     except Exception:  # safetensors has no common error; whatever it is, the file can be remade
-        path.unlink()
+        path.unlink(missing_ok=True)
         return None
-    path.touch()  # recently used
+    with contextlib.suppress(FileNotFoundError):  # pruned by another run
+        os.utime(path)  # recently used
     return file
 
 

@@ -31,7 +31,10 @@ def build(spec: OptimSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Op
     if spec.name == "sgd":
         return torch.optim.SGD(groups, lr=1.0, momentum=spec.momentum, nesterov=spec.nesterov)
     if spec.name == "lars":
-        # timm's LARS adapts a group only where it decays, which is the papers' exclusion rule.
+        # What may decay is adapted, also at a weight decay of 0. timm's ratio is LARC's,
+        # trust |w| / (|g| + decay |w|); the papers' codes take the norm of the sum.
+        for group in groups:
+            group["always_adapt"] = group["decays"]
         return Lars(
             groups, lr=1.0, momentum=spec.momentum, nesterov=spec.nesterov, trust_coeff=spec.trust
         )

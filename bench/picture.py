@@ -48,7 +48,7 @@ def of_record(record: Record) -> list[Panel]:
         )
     resolved = _resolved(json.loads((folder / pretraining.CONFIG).read_text()))
     data = catalog.load(resolved.data, data_options(resolved.data_options))
-    split = data.train if "labels" in resolved.needs else data.full
+    split = data.train if resolved.sees_labels else data.full
     if split.digest != record.pretraining.data_digest:
         raise BenchError(f"{resolved.data} is no longer what this run was trained on")
     method = pretraining.build(resolved, replace(data.info, n_train=len(split)))

@@ -52,6 +52,11 @@ class Resolved:
         """What the method needs with these settings."""
         return self.method.needs_of(self.method_cfg)
 
+    @property
+    def sees_labels(self) -> bool:
+        """Whether training sees labels, or captions, which name classes: not those of val then."""
+        return bool(self.needs & {"labels", "text"})
+
     def changed(self) -> dict[str, Any]:
         """The method's settings, but for the epochs, that are not what its recipe says.
 

@@ -48,7 +48,7 @@ def run(
     Raises:
         BenchError: bad input, a full disk, or the same pretraining going on in another process.
     """
-    split = data.train if "labels" in resolved.needs else data.full
+    split = data.train if resolved.sees_labels else data.full
     on = _as_seen_by(data, target) if target else data
     _check_needs(resolved, data.info, on.info)
     method = pretraining.build(resolved, replace(data.info, n_train=len(split)))
@@ -138,6 +138,7 @@ def _record(done: _Done, method: Method, split: Split, resolved: Resolved, data:
             deviations=(*deviations(resolved.method, cfg), *method.backbone.notes),
             changed=resolved.changed(),
             labels_used=method.uses_labels,
+            text_used="text" in resolved.needs,
             source_sha256=pretraining.source_sha256(resolved.method),
         ),
         backbone=_backbone_name(resolved),

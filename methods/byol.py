@@ -28,7 +28,10 @@ class BYOL(JointEmbedding):
     recipes = {"small": {**SMALL, "teacher_momentum": 0.95}}
 
     class Config(JointEmbeddingConfig):
-        """The paper's 1000 epochs of ImageNet, section 3.2; 300 take lr 0.3 and momentum 0.99."""
+        """The paper's 1000 epochs of ImageNet, section 3.2.
+
+        Its 300 epochs take lr 0.3, teacher_momentum 0.99 and weight_decay 1e-6 (from memory).
+        """
 
         epochs: int = 1000
         batch_size: int = Field(4096, ge=2)

@@ -50,7 +50,7 @@ class CMC(Method):
 
         views: ColorSpace = "lab"  # "ycbcr": the code's other pair, "about 0.5-1%" better
         epochs: int = 240
-        batch_size: int = 128
+        batch_size: int = Field(128, ge=2)  # one picture has no spread that tells of a collapse
         lr: float = 0.03
         momentum: float = 0.9  # of SGD
         weight_decay: float = 1e-4

@@ -7,6 +7,7 @@ chance is 100 / (batch * grid^2).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from bench.api import Batch, Encoder, Method, MethodConfig, OptimSpec, Panel, Step, View
 from bench.data.ops import HorizontalFlip, RandomResizedCrop
+from bench.kernels.precision import in_full
 from bench.nn.layer_norm import without_batch_norm
 from bench.nn.patch_encoder import PatchEncoder
 from bench.nn.patch_grid import Color, PatchGrid
@@ -36,6 +38,9 @@ class CPC(Method):
     deviations = (
         "layer norm for batch norm, as in v2; v1's network has no norm at all",
         "a patch is smaller than its cell by the jitter; v1 pads it with zeros to its cell again",
+        "logits are divided by the root of their dimension; v2's pseudo-code multiplies by 0.1",
+        "the loss is the mean over directions and rows ahead, where v2 adds them up (from memory)",
+        "of v2's augmentation of patches only colour dropping (from memory)",
     )
     recipes = {
         "v2": {
@@ -150,8 +155,7 @@ class CPC(Method):
             place = torch.arange(len(keys), device=keys.device).view(codes.shape[:3])
             for number, k in enumerate(self.ahead):
                 queries = predicted[:, :-k, :, number].flatten(0, 2)
-                logits = queries @ keys.T * keys.shape[1] ** -0.5
-                out.append((logits.float(), place[:, k:].flatten()))
+                out.append((scaled_product(queries, keys), place[:, k:].flatten()))
         return out
 
     def loss(self, batch: Batch, step: Step) -> Tensor:
@@ -188,3 +192,10 @@ class CPC(Method):
             Panel("patch below", shown[asked]),
             Panel("as predicted from above", shown[guess], names, good),
         ]
+
+
+@in_full
+def scaled_product(queries: Tensor, keys: Tensor) -> Tensor:
+    """`[M, D]` queries by `[N, D]` keys, over the root of D: `[M, N]`."""
+    product: Tensor = queries @ keys.T
+    return product / math.sqrt(keys.shape[1])

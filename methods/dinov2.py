@@ -24,6 +24,7 @@ class DINOv2(MaskedDistillation):
 
     deviations = (
         "one resolution: no last stage at 518 px",
+        "crops are resampled bilinearly, not bicubically; the mask token does not decay",
         "an epoch is a pass over the pictures; officially it is 1,250 steps",
         "no drop path of 0.3 and no LayerScale, unless the backbone brings its own",
         "one learning rate: no decay of 0.9 by layer, no factor of 0.2 for the patch embedding",

@@ -16,10 +16,17 @@ from torch.nn import functional as F
 from bench.api import Backbone, Batch, Panel, Step
 from bench.kernels import dino
 from bench.kernels.precision import in_full
+from bench.nn import memory
 from bench.nn.momentum import momentum_copy
 from bench.nn.prototypes import Center, PrototypeHead
-from bench.nn.regions import region_dim, regions
-from bench.nn.self_distillation import SMALL, TOY, SelfDistillation, SelfDistillationConfig
+from bench.nn.regions import region_shape, regions
+from bench.nn.self_distillation import (
+    BYTES_PER_LOGIT,
+    SMALL,
+    TOY,
+    SelfDistillation,
+    SelfDistillationConfig,
+)
 
 # Regions are many times the views: a smaller head. DINO's temperature suits short runs.
 LIGHTER = {
@@ -45,6 +52,7 @@ class EsViT(SelfDistillation):
         "a plain vision transformer by default; the paper's have stages, as Swin",
         "no stochastic depth",
         "crops are resampled bilinearly; the official code's bicubically",
+        "prototypes have unit length; the official command learns it",
     )
     recipes = {"small": {**SMALL, **LIGHTER}, "toy": {**TOY, **LIGHTER}}
 
@@ -60,7 +68,13 @@ class EsViT(SelfDistillation):
         """A second head and centre, for regions."""
         super().build()
         cfg = self.cfg
-        dim = region_dim(self.backbone, self.data.size)
+        count, dim = region_shape(self.backbone, self.data.size)
+        local = cfg.local_crops * (cfg.local_size / cfg.global_size) ** 2
+        memory.require(
+            BYTES_PER_LOGIT * cfg.prototypes * cfg.batch_size * count * (4 + local),
+            f"{cfg.prototypes:,} prototypes for {count} regions of every crop",
+            "set fewer prototypes or a smaller batch",
+        )
         self.region_head = PrototypeHead(dim, cfg.prototypes, cfg.hidden, cfg.bottleneck)
         self.region_teacher_head = momentum_copy(self.region_head)
         self.region_center = Center(cfg.prototypes, cfg.center_momentum)

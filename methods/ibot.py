@@ -21,7 +21,9 @@ class IBOT(MaskedDistillation):
     deviations = (
         "prototypes have unit norm; the official run of ViT-S learns their norms",
         "masks have exactly the drawn number of patches; BEiT's blocks may fall short of it",
-        "the patches' centre moves by the masked ones and some others, not by all",
+        "the patches' centre moves by, and Sinkhorn balances, the masked patches and some others, "
+        "up to three times as many, so that shapes stay the same",
+        "crops are resampled bilinearly, not bicubically; the mask token does not decay",
         "no drop path, unless the backbone brings its own",
     )
     recipes = {

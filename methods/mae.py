@@ -28,7 +28,10 @@ class MAE(Method):
     """
 
     default_backbone = "vit_nano_patch8"
-    deviations = ("the encoder's weights start as timm has them, not from Xavier's distribution",)
+    deviations = (
+        "the encoder's weights start as timm has them, not from Xavier's distribution",
+        "crops are resampled bilinearly, not bicubically; the mask token does not decay",
+    )
     recipes = {
         # 10,000 pictures and the nano transformer: about a minute on one CPU core.
         "small": {

@@ -18,7 +18,7 @@ from bench.errors import BenchError
 from bench.nn.granularity import Projectors, contrast, group, perceptron
 from bench.nn.momentum import momentum_copy
 from bench.nn.queue import Queue
-from bench.nn.regions import region_dim, regions
+from bench.nn.regions import region_shape, regions
 from bench.nn.self_distillation import SMALL, SelfDistillation, SelfDistillationConfig
 
 SMALL_MUGS = {
@@ -42,6 +42,7 @@ class Mugs(SelfDistillation):
         "prototypes have unit length; the official ViT-S learns it",
         "the patch embedding learns as fast as the rest; the official one at a fifth of the rate",
         "no stochastic depth",
+        "crops are resampled bilinearly, not bicubically",
     )
     recipes = {"small": SMALL_MUGS, "toy": {**SMALL_MUGS, "queue": 64}}
 
@@ -67,7 +68,8 @@ class Mugs(SelfDistillation):
             BenchError: a queue shorter than the neighbours, or no multiple of two batches.
         """
         super().build()
-        cfg, dim = self.cfg, region_dim(self.backbone, self.data.size)
+        cfg = self.cfg
+        _, dim = region_shape(self.backbone, self.data.size)
         if cfg.queue < cfg.neighbors:
             raise BenchError(f"no {cfg.neighbors} neighbors in a queue of {cfg.queue}: enlarge it")
         self.projectors = Projectors(

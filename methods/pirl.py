@@ -59,7 +59,7 @@ class PIRL(Method):
         batch_size: int = 1024  # 32 on each of 32 GPUs
         lr: float = 0.03  # per `base_batch`
         base_batch: int = Field(256, ge=1)
-        min_lr: float = Field(0.00012, ge=0)
+        final_lr: float = Field(0.004, ge=0, le=1)  # at the cosine's end, share of lr: 0.00012
         momentum: float = 0.9  # of SGD
         weight_decay: float = 1e-4
         loss: Contrast = "nce"  # VISSL also has the cross-entropy
@@ -150,7 +150,7 @@ class PIRL(Method):
             base_batch=cfg.base_batch,
             momentum=cfg.momentum,
             weight_decay=cfg.weight_decay,
-            min_lr=cfg.min_lr,
+            min_lr=cfg.final_lr * cfg.lr * cfg.batch_size / cfg.base_batch,
         )
 
     def picture(self, batch: Batch, step: Step) -> Sequence[Panel]:

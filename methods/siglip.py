@@ -21,6 +21,7 @@ class SigLIP(ImageText):
     deviations = (
         "the picture's tower pools as the backbone does; the paper's ViTs pool by attention",
         "a random crop of a share of the area; the paper only resizes",
+        "embeddings and positions decay as well; big_vision's decay kernels only",
         "CLIP's tokens and causal text tower; the paper's are SentencePiece and bidirectional",
     )
     recipes = {"small": SMALL}

@@ -33,6 +33,7 @@ class SimCLRv2(ViewPairs):
         "no memory of earlier embeddings (optional in the paper) and no selective kernels",
         "labelled pictures are drawn evenly; the paper's lists are balanced over the classes",
         "the student starts from the teacher's initial weights, not from another draw",
+        "one batch size and one warm-up for all phases; the paper fine-tunes with batches of 1,024",
     )
     recipes = {
         "small": SMALL,

@@ -85,7 +85,8 @@ class SimSiam(JointEmbedding):
     def after_step(self, step: Step) -> None:
         """Shorten the step of all but the predictor to what the cosine leaves of the rate.
 
-        An SGD step is proportional to its rate, so this is as good as a rate of their own.
+        An SGD step is proportional to its rate, so this is as good as a rate of their own. A
+        warm-up multiplies it: the cosine runs over all of training.
         """
         share = cosine(1.0, self.cfg.final_lr, step.progress)
         ema_update(self.scheduled(), self.unmoved, share)

@@ -51,7 +51,7 @@ class SwAV(Method):
             "prototypes": 300,
             "optimizer": "adam",
             "lr": 4e-3,
-            "min_lr": 0.0,
+            "final_lr": 0.0,
             "warmup_epochs": 1,
         },
     }
@@ -76,7 +76,7 @@ class SwAV(Method):
         freeze_epochs: int = Field(1, ge=0)  # 313 steps in which the prototypes stay as they are
         optimizer: Literal["lars", "sgd", "adam"] = "lars"
         lr: float = 0.3  # per 256 pictures: 4.8 at 4,096; 0.6 where batches are 256
-        min_lr: float = 4.8e-3
+        final_lr: float = Field(0.001, ge=0, le=1)  # at the cosine's end, share of lr
         momentum: float = 0.9
         weight_decay: float = 1e-6
         warmup_epochs: float = 10
@@ -170,7 +170,7 @@ class SwAV(Method):
             momentum=cfg.momentum,
             weight_decay=cfg.weight_decay,
             warmup_epochs=cfg.warmup_epochs,
-            min_lr=cfg.min_lr,
+            min_lr=cfg.final_lr * cfg.lr * cfg.batch_size / 256,
         )
 
     def picture(self, batch: Batch, step: Step) -> Sequence[Panel]:

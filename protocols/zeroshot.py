@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class ZeroShot(Protocol):
         images = normalize(require_finite(found)[EMBEDDING])
         labels = class_labels(test)
         names = [name.replace("_", " ") for name in data.info.classes]
-        templates = cfg.templates or OWN_TEMPLATES.get(data.info.name, TEMPLATES)
+        templates = cfg.templates or templates_for(data.info.name)
         classes = class_embeddings(encoder, names, templates, images.device)
         cosine = images @ classes.T
         return Scores(
@@ -86,6 +87,15 @@ class ZeroShot(Protocol):
             predictions=cosine.argmax(1),
             labels=labels,
         )
+
+
+def templates_for(data: str) -> tuple[str, ...]:
+    """The templates for a data set's name: those of its kind, whatever its size and limit.
+
+    A change of any of them is a new version of the protocol.
+    """
+    kind = re.match(r"[a-z]*", data)
+    return OWN_TEMPLATES.get(kind[0] if kind else "", TEMPLATES)
 
 
 @torch.no_grad()

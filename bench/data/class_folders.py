@@ -120,7 +120,8 @@ def _listing(
     root: Path, classes: tuple[str, ...], rows: list[tuple[str, int, bool, int]]
 ) -> Listing:
     paths, sizes, captioned, labels = zip(*rows, strict=True)
-    if any(captioned) and not all(captioned):
+    # Files beside pictures in class folders may be anything; `captions:` has no other use for them.
+    if not classes and any(captioned) and not all(captioned):
         bare = root / paths[captioned.index(False)]
         raise BenchError(
             f"{bare} has no caption, as {sum(captioned)} of {len(paths)} pictures have: write it "

@@ -142,6 +142,8 @@ def name(place: Place) -> str:
     name = f"**`{row.label}`**" if place.rank == 1 else f"`{row.label}`"
     if row.role != "ceiling" and row.entries[0].record.method.labels_used:
         name += " uses labels"
+    if row.entries[0].record.method.text_used:
+        name += " uses captions"
     return f"{name} **{status(row)}**" if status(row) else name
 
 

@@ -59,6 +59,11 @@ class MaskedDistillation(SelfDistillation):
         cells = self.side // local_side(self.backbone, self.data.size, 0)  # by a patch's side
         self.grid = (cells, cells)
         masked = self.most_masked(2 * cfg.batch_size)
+        if not masked:
+            raise BenchError(
+                f"of {cells} x {cells} patches none is ever masked: larger pictures, smaller "
+                "patches or a greater share of masked ones are needed"
+            )
         memory.require(
             BYTES_PER_LOGIT * cfg.prototypes * masked,
             f"{cfg.prototypes:,} prototypes for {masked:,} masked patches",

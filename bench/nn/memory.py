@@ -10,11 +10,11 @@ from bench.errors import BenchError
 
 
 def available() -> int:
-    """Bytes: the GPU's memory where there is one, else what this machine has free."""
+    """Bytes: the GPU's memory where there is one, else this machine's, whoever uses it now."""
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[1])
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):  # not every system tells
         return 2**63
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.api import Backbone
+from bench.errors import BenchError
 
 LONGEST = 10_000  # sets the slowest wave, as in arXiv:1706.03762
 
@@ -32,11 +33,19 @@ def fix_positions(backbone: Backbone) -> None:
     """Give a timm vision transformer `sincos` positions that are not trained; 0 for its class.
 
     Other networks, and transformers without a table of positions, stay as they are.
+
+    Raises:
+        BenchError: the width is no multiple of 4.
     """
     model: Any = getattr(backbone, "model", None)
     table, grid = getattr(model, "pos_embed", None), getattr(backbone, "grid", None)
     if table is None or grid is None:
         return
+    if table.shape[-1] % 4:
+        raise BenchError(
+            f"sines and cosines of two axes need a width that is a multiple of 4, not "
+            f"{table.shape[-1]}: choose another backbone or embed_dim"
+        )
     fixed = sincos(grid, table.shape[-1])
     with torch.no_grad():
         table.zero_()[0, -len(fixed) :] = fixed

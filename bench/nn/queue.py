@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import BenchError
+from bench.nn import memory
 
 
 class Queue(nn.Module):
@@ -26,6 +27,7 @@ class Queue(nn.Module):
                 f"a queue of {size} is no multiple of the batch of {batch_size}: set it to "
                 f"{max(1, round(size / batch_size)) * batch_size}, or change the batch"
             )
+        memory.require(4 * size * dim, f"a queue of {size:,} keys", "set a smaller queue")
         self.register_buffer("rows", F.normalize(torch.randn(size, dim), dim=1))
         self.register_buffer("at", torch.zeros((), dtype=torch.long))
 

@@ -30,8 +30,8 @@ def regions(network: Backbone, x: Tensor) -> tuple[Tensor, Tensor]:
     return pooled, maps[network.layers[-1]].flatten(2).mT
 
 
-def region_dim(network: Backbone, size: int) -> int:
-    """The channels C of `regions` at `size` px.
+def region_shape(network: Backbone, size: int) -> tuple[int, int]:
+    """The number T and the channels C of `regions` at `size` px.
 
     Raises:
         BenchError: the backbone has neither tokens nor maps.
@@ -44,4 +44,4 @@ def region_dim(network: Backbone, size: int) -> int:
     with torch.no_grad():
         found = regions(network.eval(), torch.zeros(1, 3, size, size))[1]
     network.train(was_training)
-    return found.shape[2]
+    return found.shape[1], found.shape[2]

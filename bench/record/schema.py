@@ -54,6 +54,7 @@ class MethodRecord(Part):
     recipe: str = "paper"  # "paper": the defaults; otherwise the named overrides
     changed: Json = {}  # settings, but for the epochs, that are not the recipe's
     labels_used: bool = False
+    text_used: bool = False  # captions, which name what is to be seen
     source_sha256: str | None = None  # of a method's file from outside the package
 
 

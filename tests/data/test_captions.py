@@ -67,13 +67,19 @@ def test_without_captions_the_set_is_what_it_was(classes: Path) -> None:
     assert plain.full.digest != captioned.digest
 
 
-@pytest.mark.parametrize("number", [1, 17])
-def test_the_first_picture_without_a_caption_is_named(classes: Path, number: int) -> None:
-    (classes / "train" / "cat" / f"{number:03}.txt").unlink()
+@pytest.mark.parametrize("name", ["000.png", "sub/017.png"])
+def test_the_first_picture_without_a_caption_is_named(flat: Path, name: str) -> None:
+    bare = (flat / name).with_suffix(".txt")
+    bare.unlink()
     with pytest.raises(BenchError) as error:
-        catalog.load(f"imagefolder:{classes}")
-    assert f"cat/{number:03}.png has no caption, as 29 of 30" in str(error.value)
-    assert f"{number:03}.txt" in str(error.value)
+        catalog.load(f"captions:{flat}")
+    assert f"{name} has no caption, as 29 of 30" in str(error.value)
+    assert bare.name in str(error.value)
+
+
+def test_text_files_beside_some_pictures_of_classes_are_no_captions(classes: Path) -> None:
+    (classes / "train" / "cat" / "001.txt").unlink()
+    assert "text" not in catalog.load(f"imagefolder:{classes}").info.has
 
 
 @pytest.mark.parametrize(

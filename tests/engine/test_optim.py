@@ -73,3 +73,20 @@ def test_lars_step_is_the_papers() -> None:
     expected = start - 0.5 * local * (weight.grad + 0.1 * start)
     torch.testing.assert_close(weight.detach(), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(bias.detach(), start_bias - 0.5 * bias.grad)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-4])
+def test_lars_adapts_weights_whether_they_decay_or_not_and_leaves_vectors_alone(
+    decay: float,
+) -> None:
+    weight, bias = nn.Parameter(torch.full((2, 2), 3.0)), nn.Parameter(torch.full((2,), 3.0))
+    spec = OptimSpec(
+        name="lars", lr=1.0, momentum=0.0, weight_decay=decay, decay_bias_and_norm=False
+    )
+    optimizer = optim.build(spec, [weight, bias])
+    weight.grad, bias.grad = torch.full((2, 2), 5.0), torch.full((2,), 5.0)
+    optimizer.step()
+    # trust * |w| / (|g| + decay |w|) * (g + decay w), with |w| = 6 and |g| = 10
+    step = 0.001 * 6 / (10 + decay * 6) * (5 + decay * 3)
+    torch.testing.assert_close(weight.detach(), torch.full((2, 2), 3.0 - step))
+    torch.testing.assert_close(bias.detach(), torch.full((2,), -2.0))

@@ -13,7 +13,7 @@ from torch import Tensor
 from bench import backbones, conformance, engine, rng
 from bench.errors import BenchError
 from bench.nn.bottleneck import last_map
-from bench.nn.regions import region_dim, regions
+from bench.nn.regions import region_shape, regions
 from bench.progress import Reporter
 from bench.resolve import method_config
 from methods.esvit import EsViT, match, region_loss
@@ -135,14 +135,14 @@ def test_regions_are_tokens_or_the_last_map() -> None:
     view, found = regions(cnn, x)
     torch.testing.assert_close(view, cnn(x))
     torch.testing.assert_close(found.mT.unflatten(2, (2, 2)), last_map(cnn, x))
-    assert (region_dim(vit, SIZE), region_dim(cnn, SIZE)) == (96, 256)
+    assert (region_shape(vit, SIZE), region_shape(cnn, SIZE)) == ((16, 96), (4, 256))
 
 
 def test_a_backbone_without_regions_is_refused() -> None:
     network = backbones.build("small", SIZE)
     network.layers = ()
     with pytest.raises(BenchError, match="no regions") as error:
-        region_dim(network, SIZE)
+        region_shape(network, SIZE)
     assert "\n" not in str(error.value)
 
 

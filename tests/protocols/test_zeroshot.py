@@ -28,6 +28,7 @@ from protocols.zeroshot import (
     TEMPLATES,
     ZeroShot,
     class_embeddings,
+    templates_for,
 )
 
 CLASSES = 8
@@ -136,6 +137,9 @@ def test_the_default_templates_have_clips_seven() -> None:
 def test_templates_of_scenes_are_whole_captions_of_a_single_thing() -> None:
     assert "a red {}." in OWN_TEMPLATES["scenes"] and "an orange {}." in OWN_TEMPLATES["scenes"]
     assert len(set(OWN_TEMPLATES["scenes"])) == 12
+    for name in ("scenes", "scenes64", "scenes-limit5000"):
+        assert templates_for(name) == OWN_TEMPLATES["scenes"]
+    assert templates_for("cifar10_jpeg75") == templates_for("imagenet") == TEMPLATES
 
 
 def test_cached_embeddings_are_not_the_representation(tmp_path: Path) -> None:
