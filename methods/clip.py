@@ -23,7 +23,12 @@ class CLIP(ImageText):
         "the picture's tower pools as the backbone does; the paper's ResNets pool by attention",
         "a random crop of a share of the area, as in open_clip; the paper crops a square",
     )
-    recipes = {"small": SMALL}
+    recipes = {
+        "small": SMALL,
+        # In ten epochs captions are told apart by colours and backdrops; what a thing is comes
+        # later: zero-shot on held-out training pictures of `scenes` 21 %, with this recipe 29 %.
+        "small_long": {**SMALL, "epochs": 30, "batch_size": 256, "lr": 3e-3},
+    }
 
     class Config(ImageTextConfig):
         """The ResNet-50's, as the base has them."""
