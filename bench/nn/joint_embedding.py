@@ -16,9 +16,7 @@ from bench.api import Batch, Method, OptimSpec, Panel, Step, View
 from bench.data.augment import Augmented
 from bench.kernels.precision import in_full
 from bench.nn.mlp import mlp
-from bench.nn.view_pairs import match_top1
-
-TILES = 8  # of a row in the picture
+from bench.nn.view_pairs import TILES, match_top1, pair_panels
 
 # 10,000 pictures of 32 px and the small backbone: about a minute on a CPU core. Larger crops than
 # SMALL_PICTURES, and the paper's full colour strength: found on held-out training pictures.
@@ -94,23 +92,10 @@ class JointEmbedding(Method):
         step.log("match_top1", match_top1(one, two))
 
     def picture(self, batch: Batch, step: Step) -> Sequence[Panel]:
-        """Two views of some pictures, and which of the second views each first one is nearest to.
-
-        The choice is among all pictures of the batch; a caption is the cosine to the one chosen.
-        """
-        one, two = batch.view("one"), batch.view("two")
-        embedded, among = (F.normalize(self.embed(x), dim=1) for x in (one[:TILES], two))
-        closeness, chosen = (embedded @ among.T).max(1)
-        return [
-            Panel("first view", self.data.rgb(one[:TILES])),
-            Panel("second view", self.data.rgb(two[:TILES])),
-            Panel(
-                f"nearest of {len(two)} second views",
-                self.data.rgb(two[chosen]),
-                tuple(f"{value:.2f}" for value in closeness.tolist()),
-                tuple(index == own for own, index in enumerate(chosen.tolist())),
-            ),
-        ]
+        """Two views of some pictures, and which second view each of the first is nearest to."""
+        first, second = batch.view("one"), batch.view("two")
+        one, two = self.embed(first[:TILES]), self.embed(second)
+        return pair_panels(self.data.rgb(first), self.data.rgb(second), one, two)
 
     def optim(self, phase: str) -> OptimSpec:
         """LARS by default; biases and batch norms are neither decayed nor adapted."""

@@ -21,8 +21,7 @@ from bench.kernels.precision import in_full
 from bench.nn.mlp import mlp
 from bench.nn.momentum import follow, momentum_copy
 from bench.nn.queue import Queue
-
-TILES = 8  # of a row in the picture
+from bench.nn.view_pairs import TILES, pair_panels
 
 
 class MoCoConfig(Augmented):
@@ -119,17 +118,8 @@ class MoCo(Method):
         """Queries, their keys, and which key of all these pictures is nearest to each query."""
         for_query, for_key = batch.views["view"]
         query, keys = self.query_encoder()(for_query[:TILES]), self.key_encoder(for_key)
-        closeness, chosen = (F.normalize(query, dim=1) @ F.normalize(keys, dim=1).T).max(1)
-        return [
-            Panel("query", self.data.rgb(for_query[:TILES])),
-            Panel("its key", self.data.rgb(for_key[:TILES])),
-            Panel(
-                f"nearest of {len(keys)} keys",
-                self.data.rgb(for_key[chosen]),
-                tuple(f"{value:.2f}" for value in closeness.tolist()),
-                tuple(index == own for own, index in enumerate(chosen.tolist())),
-            ),
-        ]
+        rgb, names = self.data.rgb, ("query", "its key", "keys")
+        return pair_panels(rgb(for_query), rgb(for_key), query, keys, names)
 
 
 def in_groups(network: nn.Module, x: Tensor, groups: int) -> Tensor:

@@ -15,6 +15,8 @@ from bench.data.augment import Augmented
 from bench.kernels.precision import in_full
 from bench.nn.mlp import mlp
 
+TILES = 8  # of a row in the picture
+
 # 10,000 pictures and the small backbone: under a minute on a CPU core. Crops are mild: of a scene's
 # few pixels, a fifth holds no object, and two backgrounds are all that could be matched.
 SMALL: dict[str, Any] = {
@@ -100,19 +102,8 @@ class ViewPairs(Method):
     def picture(self, batch: Batch, step: Step) -> Sequence[Panel]:
         """First views, and among the second views of all pictures the nearest to each."""
         first, second = batch.views["view"]
-        one, two = (F.normalize(self.projector(self.backbone(x)), dim=1) for x in (first, second))
-        nearest = (one[:8] @ two.T).argmax(1)
-        good = tuple((nearest.cpu() == torch.arange(len(nearest))).tolist())
-        return [
-            Panel("a view", self.data.rgb(first[:8])),
-            Panel("its pair", self.data.rgb(second[:8])),
-            Panel(
-                f"the nearest of {len(two)} second views",
-                self.data.rgb(second[nearest]),
-                tuple("its pair" if hit else "another" for hit in good),
-                good,
-            ),
-        ]
+        one, two = (self.projector(self.backbone(x)) for x in (first[:TILES], second))
+        return pair_panels(self.data.rgb(first), self.data.rgb(second), one, two)
 
 
 @torch.no_grad()
@@ -130,3 +121,33 @@ def match_top1(one: Tensor, two: Tensor) -> Tensor:
     nearest = (rows @ rows.T).fill_diagonal_(float("-inf")).argmax(1)
     pair = torch.arange(len(rows), device=rows.device).roll(len(one))
     return 100 * (nearest == pair).float().mean()
+
+
+def pair_panels(
+    first: Tensor,
+    second: Tensor,
+    one: Tensor,
+    two: Tensor,
+    names: tuple[str, str, str] = ("first view", "second view", "second views"),
+) -> list[Panel]:
+    """Views of some pictures, their pairs, and which of all the second views each is nearest to.
+
+    Args:
+        first: `[B, 3, h, w]` first views, RGB in [0, 1].
+        second: `[B, 3, h, w]` second views of the same pictures.
+        one: `[n, D]` embeddings of the first n first views.
+        two: `[B, D]` embeddings of the second views.
+        names: of one, of the other, and of many of those.
+    """
+    cosine, chosen = (F.normalize(one, dim=1) @ F.normalize(two, dim=1).T).max(1)
+    count = len(one)
+    return [
+        Panel(names[0], first[:count]),
+        Panel(names[1], second[:count]),
+        Panel(
+            f"nearest of {len(two)} {names[2]}",
+            second[chosen],
+            tuple(f"{value:.2f}" for value in cosine.tolist()),
+            tuple(found == own for own, found in enumerate(chosen.tolist())),
+        ),
+    ]
