@@ -7,6 +7,7 @@ Tables 18 and 19, from memory).
 from __future__ import annotations
 
 import math
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from textwrap import fill
@@ -162,7 +163,7 @@ class ImageText(Method):
             Panel(
                 title,
                 rgb[row : row + 8],
-                tuple(fill(caption, 21) for caption in nearest[row : row + 8]),
+                tuple(fill(typeset(caption), 19) for caption in nearest[row : row + 8]),
                 tuple(a == b for a, b in zip(nearest, own, strict=True))[row : row + 8],
             )
             for row in range(0, len(rgb), 8)
@@ -214,3 +215,8 @@ class TwoTowers(ImageTextEncoder):
         """Embeddings of tokens `[T, L]`, `[T, D]`."""
         out: Tensor = self.text(tokens)
         return out
+
+
+def typeset(caption: str) -> str:
+    """`caption` without the spaces that tokens leave before punctuation."""
+    return re.sub(r" (?=[.,;:!?])", "", caption)
