@@ -6,17 +6,17 @@ A method holds only its idea; a protocol holds only its measurement; everything 
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from bench import spread
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class View:
     """A declared view of each picture, rendered batched on the device as `batch.views[name]`.
 
     `size` is the side in pixels (None: as stored); `count` independent renderings are made;
-    `source` picks the picture itself or its second frame.
+    `source` picks the picture itself or its second frame. A view of the `labeled` pictures is
+    rendered of those of the step, as `batch.labeled.views[name]`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class View:
     size: int | None = None
     count: int = 1
     source: Literal["image", "frame"] = "image"
+    labeled: bool = False
 
 
 @dataclass
@@ -77,6 +79,7 @@ class Batch:
     label: Tensor | None = None  # [B] needs "labels"
     text: Tensor | None = None  # [B, L] int64 tokens (bench.data.text), needs "text"
     motion: Tensor | None = None  # [B, k] camera motion to the second frame, needs "motion"
+    labeled: Batch | None = None  # the step's pictures with a label, needs "labeled"
 
     def __len__(self) -> int:
         return len(self.index)
@@ -115,11 +118,9 @@ class Step:
         It is the standard deviation of a dimension of the L2-normalised rows, times sqrt(D)
         (SimSiam, arXiv:2011.10566, Figure 2). A run that ends near 0 is recorded as collapsed.
         """
-        if len(embeddings) < 2:
-            return  # one row has no spread
-        unit = nn.functional.normalize(embeddings.float(), dim=1)
-        std = unit.std(0, correction=0).mean()
-        self.log("embedding_std", std * embeddings.shape[1] ** 0.5)
+        if len(embeddings) > 1:  # one row has no spread
+            scale = embeddings.shape[1] ** 0.5
+            self.log("embedding_std", spread.unit_std(embeddings.float()) * scale)
 
     @torch.no_grad()
     def watch_targets(self, teacher: Tensor, student: Tensor) -> None:
@@ -135,14 +136,9 @@ class Step:
             teacher: `[N, K]` probabilities.
             student: `[N, K]` log-probabilities of the student for the same pictures.
         """
-        if len(teacher) < 2:
-            return
-        teacher, student = teacher.float(), student.float()
-        entropy = torch.special.entr(teacher).sum(1).mean()
-        self.log("teacher_entropy", entropy)
-        self.log("teacher_kl", -(teacher * student).sum(1).mean() - entropy)
-        told = torch.special.entr(teacher.mean(0)).sum() - entropy
-        self.log("target_information", told / math.log(max(2, min(teacher.shape))))
+        if len(teacher) > 1:
+            for name, value in spread.of_assignments(teacher.float(), student.float()).items():
+                self.log(name, value)
 
 
 @lru_cache(maxsize=64)  # a new one in every step would wait for the GPU
@@ -204,6 +200,9 @@ class TrainSet(ABC):
 # ------------------------------------------------------------------------------------------ models
 class Encoder(nn.Module, ABC):
     """A frozen network as protocols see it: normalised RGB `[B, 3, H, W]` -> `[B, dim]`."""
+
+    # What such an encoder comes from, for a user whose method has none.
+    origin: ClassVar[str] = "any method"
 
     dim: int
     layers: tuple[str, ...] = ()  # names of `maps`, first to last; empty where there are none
@@ -270,6 +269,8 @@ class ImageTextEncoder(Encoder):
     `forward` and `maps` are of pictures alone, as any encoder's: what probes see is unchanged.
     """
 
+    origin = "a method that learns from text such as clip"
+
     @property
     @abstractmethod
     def scale(self) -> float:
@@ -282,6 +283,16 @@ class ImageTextEncoder(Encoder):
     @abstractmethod
     def embed_text(self, tokens: Tensor) -> Tensor:
         """Embeddings `[T, D]` of tokens `[T, L]` as `bench.data.text.tokenize` makes them."""
+
+
+class Classifier(Encoder):
+    """An encoder with the classifier that its method trained on labels of the same data."""
+
+    origin = "a method that trains a classifier, such as supervised"
+
+    @abstractmethod
+    def classify(self, x: Tensor) -> Tensor:
+        """Logits `[B, C]` of normalised pictures `[B, 3, H, W]`."""
 
 
 class OptimSpec(Config):
@@ -338,6 +349,20 @@ class MethodConfig(Config):
         return self
 
 
+# How many labels may be used: so many per class, a share of all, or those that a file lists.
+Labels = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | str
+
+
+class LabeledConfig(MethodConfig):
+    """Settings of a method that `needs` "labeled": which labels it may use, and how many a step.
+
+    Which pictures they are is drawn by the run's seed (`bench.data.few_labels`).
+    """
+
+    labels: Labels
+    labeled_batch_size: int = Field(gt=0)
+
+
 class Method(nn.Module, ABC):
     """A self-supervised algorithm: what it sees, what it minimises, what it leaves behind.
 
@@ -345,7 +370,7 @@ class Method(nn.Module, ABC):
     """
 
     version: ClassVar[int] = 1  # bump when its numbers change
-    # "color" "labels" "text" "frames" "motion" "pretrained"
+    # "color" "labels" "labeled" "text" "frames" "motion" "pretrained"
     needs: ClassVar[frozenset[str]] = frozenset()
     default_backbone: ClassVar[str] = "small"  # where the user names none
     phases: tuple[str, ...] = ("main",)  # one optimiser each, stepped in this order
@@ -370,7 +395,7 @@ class Method(nn.Module, ABC):
     @property
     def uses_labels(self) -> bool:
         """Whether labels enter, be it of other data through weights from elsewhere."""
-        return "labels" in self.needs_of(self.cfg)
+        return bool(self.needs_of(self.cfg) & {"labels", "labeled"})
 
     def build(self) -> None:
         """Make the heads. `self.cfg`, `self.backbone` and `self.data` are there."""
@@ -475,6 +500,7 @@ class EvalSplit(ABC):
 
     split: Split  # pictures and every kind of label
     info: DataInfo
+    device: torch.device  # where features, labels and batches are
 
     @property
     @abstractmethod
@@ -496,6 +522,17 @@ class EvalSplit(ABC):
         "output" is the encoder's own `[B, dim]`; every other name is a layer of `encoder.maps`,
         average-pooled to the largest k x k grid with C * k * k <= max_dim (k >= 1), flattened.
         `view` replaces the plain evaluation transform; each copy renders it with other draws.
+        """
+
+    @abstractmethod
+    def batches(
+        self, order: Iterable[Tensor], view: View | None = None, *name: str | int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pictures themselves, for what is trained end to end.
+
+        Yields (positions `[b]` in `split`, pictures `[b, 3, s, s]` as `view` renders them) for
+        each tensor of positions in `order`, on the device; undecodable pictures are left out.
+        `view` is by default the plain evaluation transform; `name` names its draws.
         """
 
 
@@ -524,6 +561,8 @@ class Scores:
     selected: dict[str, Any] = field(default_factory=dict)  # what was chosen on validation, of what
     predictions: Tensor | None = None  # [N_test] predicted class, for paired tests
     labels: Tensor | None = None  # [N_test] the truth beside it
+    arrays: dict[str, Tensor] = field(default_factory=dict)  # kept for comparing encoders
+    figure: bytes | None = None  # a PNG to look at
 
 
 class Protocol(ABC):
@@ -532,7 +571,9 @@ class Protocol(ABC):
     version: ClassVar[int] = 1
     metric: ClassVar[Metric] = Metric("top1")
     requires: ClassVar[frozenset[str]] = frozenset({"labels"})  # kinds of label in DataInfo.has
-    reads_text: ClassVar[bool] = False  # True: it takes an `ImageTextEncoder`, and no other
+    takes: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]  # what it measures
+
+    toy: ClassVar[Mapping[str, Any]] = {}  # settings for tests: the same measurement in a second
 
     class Config(Config):
         """The protocol's constants."""

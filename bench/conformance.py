@@ -16,8 +16,6 @@ from torch import Tensor
 from bench import backbones, engine, registry, rng
 from bench.api import Batch, DataInfo, Method, Step, Untrained
 from bench.data.dataset import MemoryImages, Split
-from bench.data.text import tokenize
-from bench.data.views import render
 from bench.engine import EngineConfig
 from bench.errors import BenchError
 from bench.loader import Loader
@@ -259,27 +257,12 @@ def trained(
 
 def memorised(method: Method) -> Batch:
     """One batch of the toy data with everything that the method declares, once it is ready."""
-    split, index = toy_split(), torch.arange(BATCH)
-    pictures = Loader(method, split, 0, torch.device("cpu")).pictures()
+    loader = Loader(method, toy_split(), 0, torch.device("cpu"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.fold("conformance"))
-        method.initialize(pictures)
-        method.before_epoch(0, pictures)
-    assert isinstance(split.images, MemoryImages) and isinstance(split.frames, MemoryImages)
-    sources = {"image": split.images.pixels[index], "frame": split.frames.pixels[index]}
-    views = {
-        view.name: render(view, sources[view.source], rng.generator("toy", view.name))
-        for view in method.views()
-    }
-    needs = method.needs_of(method.cfg)
-    assert split.labels is not None and split.text is not None and split.motion is not None
-    return Batch(
-        views=views,
-        index=index,
-        label=split.labels[index] if "labels" in needs else None,
-        text=tokenize(split.text[:BATCH]) if "text" in needs else None,
-        motion=split.motion[index] if "motion" in needs else None,
-    )
+        method.initialize(loader.pictures())
+        method.before_epoch(0, loader.pictures())
+    return next(loader.batches(0, 0, 1))
 
 
 def step_at(phase: str, index: int, total: int = 8) -> Step:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from bench import rng
 from bench.api import DataInfo, Encoder, EvalData, EvalSplit, View
-from bench.data.dataset import DataSet, Split
+from bench.data.dataset import DataSet, Split, resident
 from bench.data.views import eval_view, render
 from bench.errors import BenchError
 from bench.files import write_atomic
@@ -157,6 +157,7 @@ def pool(maps: Tensor, max_dim: int) -> Tensor:
 class _CachedSplit(EvalSplit):
     def __init__(self, split: Split, info: DataInfo, store: FeatureStore) -> None:
         self.split, self.info, self._store = split, info, store
+        self.device = store.device
         self._kept: Tensor | None = None
 
     @property
@@ -180,6 +181,17 @@ class _CachedSplit(EvalSplit):
         view = view or eval_view(self.info)
         features, self._kept = self._store.get(encoder, self.split, layers, max_dim, view, copies)
         return features
+
+    def batches(
+        self, order: Iterable[Tensor], view: View | None = None, *name: str | int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Positions and rendered pictures for each tensor of positions in `order`."""
+        view, images = view or eval_view(self.info), resident(self.split.images, self.device)
+        for number, (index, pixels) in enumerate(images.stream(order)):
+            draw = rng.generator(*name, "batch", number, view.name, device=self.device)
+            aspect = None if images.aspect is None else images.aspect[index].to(self.device)
+            (x,) = render(view, pixels.to(self.device), draw, aspect)
+            yield index.to(self.device), x
 
 
 class Evaluation(EvalData):

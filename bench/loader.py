@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from bench import rng
 from bench.api import Batch, Batches, DataInfo, Method, TrainSet, View
-from bench.data.dataset import Images, MemoryImages, Split
+from bench.data.dataset import Images, Split, resident
+from bench.data.few_labels import few_labels
+from bench.data.order import endless
 from bench.data.views import eval_view, render
 from bench.errors import BenchError
 
@@ -20,7 +22,7 @@ class Loader:
     Every draw is named by (seed, epoch, step, rank), so an epoch can be entered at any step.
 
     Raises:
-        BenchError: there are fewer pictures than one batch holds.
+        BenchError: there are fewer pictures than one batch holds, or labels than classes.
     """
 
     def __init__(
@@ -37,8 +39,12 @@ class Loader:
                 "Use a smaller --batch-size"
             )
         self.views = tuple(method.views())
-        self.images = _resident(split.images, device)
+        self.images = resident(split.images, device)
         self.tokens = self._tokens()
+        # Which pictures have a label that may be used, [n]; None where the method asks for none.
+        self.labeled = (
+            few_labels(split, method.cfg.labels, seed) if "labeled" in self.needs else None
+        )
 
     def pictures(self) -> TrainSet:
         """The training pictures, for `Method.before_epoch`."""
@@ -50,9 +56,12 @@ class Loader:
         indices = list(order.split(self.batch_size)[:count])
         frames = self._frames(indices)
         first = epoch * self.per_epoch + offset
+        labeled = self._labeled(range(first, first + len(indices)))
         for step, (index, pixels) in enumerate(self.images.stream(indices), first):
             index, pixels = _refill(index, pixels, self.batch_size)
-            yield self._batch((self.seed, epoch, step, self.rank), index, pixels, frames)
+            batch = self._batch((self.seed, epoch, step, self.rank), index, pixels, frames)
+            batch.labeled = next(labeled, None)
+            yield batch
 
     def _order(self, epoch: int) -> Tensor:
         """The epoch's order of pictures: each once, or drawn by the method's weights."""
@@ -61,6 +70,38 @@ class Loader:
         if weights is None:
             return torch.randperm(len(self.split), generator=draw)
         return torch.multinomial(weights.cpu(), len(self.split), replacement=True, generator=draw)
+
+    def _labeled(self, steps: range) -> Iterator[Batch]:
+        """The labelled pictures of each step, in an order of their own."""
+        if self.labeled is None:
+            return
+        assert self.split.labels is not None
+        size: int = self.method.cfg.labeled_batch_size
+        chosen = self.labeled
+        order = (
+            chosen[endless(len(chosen), size, step, self.seed, "labeled", self.rank)]
+            for step in steps
+        )
+        for step, (index, pixels) in zip(steps, self.images.stream(order), strict=True):
+            index, pixels = _refill(index, pixels, size)
+            x, aspect = pixels.to(self.device, non_blocking=True), self._aspect(index)
+            where = (self.seed, step, self.rank, "labeled")
+            yield Batch(
+                views={
+                    v.name: render(v, x, self._draw(where, v), aspect)
+                    for v in self.views
+                    if v.labeled
+                },
+                index=index.to(self.device),
+                label=self.split.labels[index].to(self.device),
+            )
+
+    def _aspect(self, index: Tensor) -> Tensor | None:
+        aspect = self.split.images.aspect
+        return None if aspect is None else aspect[index].to(self.device)
+
+    def _draw(self, where: tuple[int | str, ...], view: View) -> torch.Generator:
+        return rng.generator(*where, "view", view.name, device=self.device)
 
     def _frames(self, indices: list[Tensor]) -> Batches | None:
         if "frames" not in self.needs:
@@ -88,16 +129,15 @@ class Loader:
         sources = {"image": pixels.to(self.device, non_blocking=True)}
         if frames is not None:
             sources["frame"] = next(frames)[1].to(self.device, non_blocking=True)
-        aspect = split.images.aspect
-        aspect = None if aspect is None else aspect[index].to(self.device)
-
-        def draw(view: View) -> torch.Generator:
-            return rng.generator(*where, "view", view.name, device=self.device)
-
+        aspect = self._aspect(index)
         label = split.labels if "labels" in needs else None
         motion = split.motion if "motion" in needs else None
         return Batch(
-            views={v.name: render(v, sources[v.source], draw(v), aspect) for v in self.views},
+            views={
+                v.name: render(v, sources[v.source], self._draw(where, v), aspect)
+                for v in self.views
+                if not v.labeled
+            },
             index=index.to(self.device),
             label=None if label is None else label[index].to(self.device),
             text=None if self.tokens is None else self.tokens[index].to(self.device).long(),
@@ -140,14 +180,6 @@ class _Pictures(TrainSet):
             unused = rng.generator("eval", device=self._device)
             (x,) = render(view, pixels.to(self._device), unused, aspect)
             yield index.to(self._device), x
-
-
-def _resident(images: Images, device: torch.device) -> Images:
-    """The pictures, moved to a GPU where they take at most a quarter of its free memory."""
-    if device.type != "cuda" or not isinstance(images, MemoryImages):
-        return images
-    free, _ = torch.cuda.mem_get_info(device)
-    return images.to(device) if images.pixels.nbytes < free / 4 else images
 
 
 def _refill(index: Tensor, pixels: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:

@@ -55,7 +55,7 @@ class Resolved:
     @property
     def sees_labels(self) -> bool:
         """Whether training sees labels, or captions, which name classes: not those of val then."""
-        return bool(self.needs & {"labels", "text"})
+        return bool(self.needs & {"labels", "labeled", "text"})
 
     def changed(self) -> dict[str, Any]:
         """The method's settings, but for the epochs, that are not what its recipe says.

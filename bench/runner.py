@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bench import environment, files, pretraining, record, rng, spread
-from bench.api import DataInfo, Encoder, ImageTextEncoder, Method, Scores, View
+from bench.api import DataInfo, Encoder, Method, Scores, View
 from bench.data.dataset import DataSet, Split
 from bench.engine import Trained
 from bench.errors import BenchError
@@ -48,21 +48,49 @@ def run(
     Raises:
         BenchError: bad input, a full disk, or the same pretraining going on in another process.
     """
-    split = data.train if resolved.sees_labels else data.full
-    on = _as_seen_by(data, target) if target else data
-    _check_needs(resolved, data.info, on.info)
-    method = pretraining.build(resolved, replace(data.info, n_train=len(split)))
-    _check_encoder(resolved, method)
-    identity = pretraining.identity(resolved, split, method)
-    folder = files.cache_root() / "runs" / record.run_id(identity)
-    identity |= {"protocol": resolved.tree()["protocol"], "test": on.test.digest}
-    done = _Done(record.run_id(identity), folder)
+    planned = plan(resolved, data, target)
+    folder = files.cache_root() / "runs" / planned.pretraining_id
+    done = _Done(planned.run_id, folder)
+    method, split, on = planned.method, planned.split, planned.on
     try:
         _train_and_measure(done, method, split, resolved, on, reporter, resume)
     except torch.OutOfMemoryError:
         done.status = "oom"
         done.message = "out of memory; use a smaller --batch-size or --precision bf16"
     return _store(_record(done, method, split, resolved, on), done.scores, results)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it is done: its identities, the method at its initialisation, and its data."""
+
+    run_id: str
+    pretraining_id: str
+    method: Method
+    split: Split  # what the method trains on
+    on: DataSet  # what the protocol measures on
+
+    def path(self, results: Path, resolved: Resolved) -> Path:
+        """Where the run's record lies once there is one."""
+        names = (resolved.protocol_name, self.on.info.name, resolved.method_name)
+        return record.path_for(results, *names, self.run_id)
+
+
+def plan(resolved: Resolved, data: DataSet, target: DataSet | None = None) -> Plan:
+    """What `run` would do, with nothing trained.
+
+    Raises:
+        BenchError: method, protocol and data do not fit together.
+    """
+    split = data.train if resolved.sees_labels else data.full
+    on = _as_seen_by(data, target) if target else data
+    _check_needs(resolved, data.info, on.info)
+    method = pretraining.build(resolved, replace(data.info, n_train=len(split)))
+    _check_encoder(resolved, method)
+    identity = pretraining.identity(resolved, split, method)
+    pretraining_id = record.run_id(identity)
+    identity |= {"protocol": resolved.tree()["protocol"], "test": on.test.digest}
+    return Plan(record.run_id(identity), pretraining_id, method, split, on)
 
 
 @dataclass
@@ -189,11 +217,16 @@ def _store(made: Record, scores: Scores | None, results: Path) -> Outcome:
         before = record.read(path)
         if before.status == "ok":
             return Outcome(before, path, scores, reproduced=True)
-    predictions = None
-    if scores and scores.predictions is not None and scores.labels is not None:
-        predictions = (scores.predictions.cpu().numpy(), scores.labels.cpu().numpy())
-    path = record.write(results, made, predictions)
+    path = record.write(results, made, _beside(scores) if scores else None)
     return Outcome(record.read(path), path, scores)
+
+
+def _beside(scores: Scores) -> record.Beside:
+    predictions = None
+    if scores.predictions is not None and scores.labels is not None:
+        predictions = (scores.predictions.cpu().numpy(), scores.labels.cpu().numpy())
+    arrays = {name: array.cpu().numpy() for name, array in scores.arrays.items()}
+    return record.Beside(predictions, arrays, scores.figure)
 
 
 def _as_seen_by(data: DataSet, target: DataSet) -> DataSet:
@@ -203,7 +236,7 @@ def _as_seen_by(data: DataSet, target: DataSet) -> DataSet:
 
 def _check_needs(resolved: Resolved, info: DataInfo, on: DataInfo) -> None:
     for need in sorted(resolved.needs - {"pretrained"}):
-        if need not in info.has:
+        if ("labels" if need == "labeled" else need) not in info.has:
             raise BenchError(f"method {resolved.method_name} needs {need}; {info.name} has none")
     for need in sorted(resolved.protocol.requires):
         if need not in on.has:
@@ -214,10 +247,11 @@ def _check_needs(resolved: Resolved, info: DataInfo, on: DataInfo) -> None:
 
 
 def _check_encoder(resolved: Resolved, method: Method) -> None:
-    if resolved.protocol.reads_text and not isinstance(method.encoder(), ImageTextEncoder):
+    takes = resolved.protocol.takes
+    if not isinstance(method.encoder(), takes):
         raise BenchError(
-            f"protocol {resolved.protocol_name} needs a method that learns from text such as clip; "
-            f"{resolved.method_name} has no text side"
+            f"protocol {resolved.protocol_name} needs {takes.origin}; "
+            f"{resolved.method_name} is not one"
         )
 
 

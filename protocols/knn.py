@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from bench.api import Encoder, EvalData, EvalSplit, Metric, Protocol, Scores
 from bench.errors import BenchError
-from bench.nn.scoring import (
+from bench.eval.scoring import (
     class_labels,
     classification_metrics,
     edges,

@@ -14,8 +14,8 @@ from torch import Tensor
 from bench.api import DataInfo, Encoder, EvalData, EvalSplit, Metric, Op, Protocol, Scores, View
 from bench.data.ops import HorizontalFlip, Normalize, RandomCrop, RandomResizedCrop
 from bench.data.views import WHOLE, eval_view
-from bench.nn.heads import LinearHeads, Standardizer, fit_heads
-from bench.nn.scoring import class_labels, classification_metrics, edges, require_finite
+from bench.eval.linear_heads import LinearHeads, Standardizer, fit_heads
+from bench.eval.scoring import class_labels, classification_metrics, edges, require_finite
 
 Features = dict[str, Tensor]  # by layer
 Fit = tuple[Standardizer, LinearHeads]

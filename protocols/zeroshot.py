@@ -14,7 +14,7 @@ from bench.api import Encoder, EvalData, ImageTextEncoder, Metric, Protocol, Sco
 from bench.data.scenes import palette
 from bench.data.text import tokenize
 from bench.errors import BenchError
-from bench.nn.scoring import class_labels, classification_metrics, require_finite
+from bench.eval.scoring import class_labels, classification_metrics, require_finite
 
 EMBEDDING = "image_embedding"  # the name that embeddings of pictures are cached under
 PROMPTS = 256  # embedded at once
@@ -46,7 +46,7 @@ class ZeroShot(Protocol):
     """
 
     metric = Metric("top1")
-    reads_text = True
+    takes = ImageTextEncoder
 
     class Config(Protocol.Config):
         """The prompts, each with a `{}` where the class's name goes."""

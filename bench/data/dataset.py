@@ -82,6 +82,14 @@ class MemoryImages(Images):
         return MemoryImages(self.pixels.to(device), self.aspect)
 
 
+def resident(images: Images, device: torch.device) -> Images:
+    """The pictures, moved to a GPU where they take at most a quarter of its free memory."""
+    if device.type != "cuda" or not isinstance(images, MemoryImages):
+        return images
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if images.pixels.nbytes < free / 4 else images
+
+
 @dataclass(frozen=True)
 class Boxes:
     """The objects of one picture: `xyxy` `[K, 4]` pixels, `label` `[K]`, `difficult` `[K]` bool."""

@@ -20,15 +20,19 @@ from bench.record.schema import (
     run_id,
 )
 from bench.record.store import (
+    Beside,
     Predictions,
     load_all,
+    path_for,
     path_of,
     read,
+    read_arrays,
     read_predictions,
     write,
 )
 
 __all__ = [
+    "Beside",
     "CollapseRecord",
     "CostRecord",
     "DataRecord",
@@ -44,8 +48,10 @@ __all__ = [
     "canonical",
     "load_all",
     "now",
+    "path_for",
     "path_of",
     "read",
+    "read_arrays",
     "read_predictions",
     "run_id",
     "write",

@@ -167,6 +167,8 @@ class Record(Part):
     environment: EnvironmentRecord
     checkpoint_sha256: str | None = None
     predictions: Annotated[str, Field(pattern=r"^[\w-]+\.npz$")] | None = None  # beside the record
+    arrays: Annotated[str, Field(pattern=r"^[\w-]+\.npz$")] | None = None  # beside the record
+    figure: Annotated[str, Field(pattern=r"^[\w-]+\.png$")] | None = None  # beside the record
     log: Annotated[Values, BeforeValidator(_finite)] = {}  # the last epoch's training log
     history: dict[str, list[float | None]] = {}  # the same of every epoch, by name
     message: str | None = None  # why the status is not ok

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +21,42 @@ from bench.record.schema import Record
 Predictions = tuple[NDArray[Any], NDArray[Any]]  # ([N_test] predicted class, [N_test] truth)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What is kept beside a record.
+
+    `predictions`: (predicted class, true class), `[N_test]` each, below 65,536. `arrays`: what
+    encoders are compared by. `figure`: a PNG.
+    """
+
+    predictions: Predictions | None = None
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    figure: bytes | None = None
+
+
 def path_of(root: Path, record: Record) -> Path:
     """Where under `root` a record lives: `<protocol>/<data>/<method>/<run_id>.json`."""
-    names = (record.protocol.name, record.data.name, record.method.name)
+    return path_for(root, record.protocol.name, record.data.name, record.method.name, record.run_id)
+
+
+def path_for(root: Path, protocol: str, data: str, method: str, run_id: str) -> Path:
+    """Where under `root` the record of a run would live."""
+    names = (protocol, data, method)
     # Data may be named by a path ("imagefolder:/some/where"); a folder name may not hold one.
     folders = (re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.") or "unnamed" for name in names)
-    return root.joinpath(*folders, f"{record.run_id}.json")
+    return root.joinpath(*folders, f"{run_id}.json")
 
 
-def write(root: Path, record: Record, predictions: Predictions | None = None) -> Path:
-    """Store `record`, and `predictions` beside it, for ever; returns the path of the record.
+def write(root: Path, record: Record, beside: Beside | None = None) -> Path:
+    """Store `record`, and what is kept `beside` it, for ever; returns the path of the record.
 
     Records are append-only. Where the run has one already, the first account stays, with one
     exception: a record that is not ok gives way to one that is.
 
     Args:
         root: the results folder.
-        record: its `predictions` field is filled in here.
-        predictions: (predicted class, true class), `[N_test]` each, below 65,536.
+        record: its fields that name files are filled in here.
+        beside: those files.
 
     Raises:
         BenchError: an ok record of the run is there with other results, or something unreadable.
@@ -52,16 +72,8 @@ def write(root: Path, record: Record, predictions: Predictions | None = None) ->
             )
         if stored.status == "ok" or record.status != "ok":
             return path
-    if predictions is not None:
-        predicted, label = (_uint16(part) for part in predictions)
-        if predicted.shape != label.shape:
-            raise ValueError(f"{predicted.shape} predictions for {label.shape} labels")
-        # First, so that no record ever names a file that is not there.
-        write_atomic(
-            path.with_suffix(".npz"),
-            lambda file: np.savez_compressed(file, prediction=predicted, label=label),
-        )
-        record = record.model_copy(update={"predictions": f"{record.run_id}.npz"})
+    if beside is not None:  # first, so that no record ever names a file that is not there
+        record = record.model_copy(update=_write_beside(path, beside))
     write_text(path, record.model_dump_json(indent=2) + "\n")
     return path
 
@@ -76,6 +88,47 @@ def read(path: Path) -> Record:
         return _parse(path)
     except BenchError as error:
         raise BenchError(f"{path} is not a readable record: {error}") from error
+
+
+def _write_beside(path: Path, beside: Beside) -> dict[str, str]:
+    """Write what is kept beside the record at `path`; the record's fields that name it."""
+    named: dict[str, str] = {}
+    if beside.predictions is not None:
+        predicted, label = (_uint16(part) for part in beside.predictions)
+        if predicted.shape != label.shape:
+            raise ValueError(f"{predicted.shape} predictions for {label.shape} labels")
+        named["predictions"] = _write_arrays(
+            path.with_suffix(".npz"), {"prediction": predicted, "label": label}
+        )
+    if beside.arrays:
+        named["arrays"] = _write_arrays(path.with_name(f"{path.stem}-arrays.npz"), beside.arrays)
+    if beside.figure is not None:
+        figure, picture = beside.figure, path.with_suffix(".png")
+        write_atomic(picture, lambda file: file.write(figure))
+        named["figure"] = picture.name
+    return named
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
+    named: dict[str, Any] = dict(arrays)
+    write_atomic(path, lambda file: np.savez_compressed(file, **named))
+    return path.name
+
+
+def read_arrays(path: Path, record: Record) -> dict[str, NDArray[Any]]:
+    """The arrays stored beside the record at `path`, by name; none where it names none.
+
+    Raises:
+        BenchError: the file that the record names is missing or damaged.
+    """
+    if record.arrays is None:
+        return {}
+    file = path.with_name(record.arrays)
+    try:
+        with file.open("rb") as raw, np.load(raw, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise BenchError(f"{file} does not hold the arrays of its record: {error}") from error
 
 
 def read_predictions(path: Path, record: Record) -> Predictions | None:

@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from bench.nn.heads import Standardizer, fit_heads
+from bench.eval.linear_heads import Standardizer, fit_heads
 from protocols.knn import neighbors, vote
 
 CLASSES, DIM, TRAIN, TEST = 10, 128, 2000, 500

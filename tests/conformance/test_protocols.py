@@ -12,12 +12,14 @@ from torch.nn.functional import one_hot
 
 from bench import backbones, conformance, registry, rng
 from bench.api import Encoder, ImageTextEncoder, Protocol, Scores
-from bench.data.dataset import DataSet, MemoryImages, Split
+from bench.data.dataset import Boxes, DataSet, MemoryImages, Split
 from bench.data.text import tokenize
 from bench.features import Evaluation, FeatureStore, weights_digest
 from bench.progress import Reporter
 
 PROTOCOLS = list(registry.names("protocols"))
+# Protocols of other labels, or without any, are held against theirs in tests of their own.
+CLASSIFIERS = [name for name in PROTOCOLS if registry.protocol(name).metric.name == "top1"]
 CLASSES, SIZE = conformance.CLASSES, conformance.SIZE
 COUNTS = {"train": 160, "val": 40, "test": 400}
 
@@ -30,12 +32,24 @@ def split(name: str) -> Split:
     )
     labels = torch.arange(count) % CLASSES
     pixels[:, 0, 0, 0] = (60 * labels).to(torch.uint8)
-    return Split(name, MemoryImages(pixels), f"toy-{name}", labels=labels)
+    semantic = torch.zeros(count, SIZE, SIZE, dtype=torch.uint8)
+    semantic[:, 8:24, 8:24] = (labels + 1)[:, None, None].to(torch.uint8)
+    box, easy = torch.tensor([[8.0, 8.0, 24.0, 24.0]]), torch.tensor([False])
+    return Split(
+        name,
+        MemoryImages(pixels),
+        f"toy-{name}",
+        labels=labels,
+        multilabel=one_hot(labels, CLASSES).to(torch.int8),
+        boxes=tuple(Boxes(box, label[None], easy) for label in labels),
+        semantic=semantic,
+    )
 
 
 def data() -> DataSet:
-    train = split("train")
-    return DataSet(conformance.toy_info(), train, train, split("val"), split("test"))
+    train, info = split("train"), conformance.toy_info()
+    info = replace(info, has=info.has | {"multilabel", "boxes", "masks"})
+    return DataSet(info, train, train, split("val"), split("test"))
 
 
 class Constant(Encoder):
@@ -86,22 +100,22 @@ class Captioned(ImageTextEncoder):
 
 def run(name: str, encoder: Encoder, folder: Path, used: DataSet | None = None) -> Scores:
     cls = registry.protocol(name)
-    encoder = Captioned(encoder) if cls.reads_text else encoder
+    encoder = Captioned(encoder) if cls.takes is ImageTextEncoder else encoder
     store = FeatureStore(folder, encoder, "toy", torch.device("cpu"), Reporter(quiet=True))
     evaluation = Evaluation(used or data(), store)
-    scores = cls().run(encoder.eval(), evaluation, cls.Config(), 0)
+    scores = cls().run(encoder.eval(), evaluation, cls.Config(**cls.toy), 0)
     assert evaluation.test_was_read, "a protocol reports on test"
     return scores
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_constant_encoder_scores_chance(name: str, tmp_path: Path) -> None:
     scores = run(name, Constant(), tmp_path)
     metric = registry.protocol(name).metric.name
     assert scores.metrics[metric] == pytest.approx(100 / CLASSES)
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_leaking_encoder_scores_everything(name: str, tmp_path: Path) -> None:
     scores = run(name, Leak(), tmp_path)
     assert scores.metrics[registry.protocol(name).metric.name] == 100
@@ -110,7 +124,7 @@ def test_a_leaking_encoder_scores_everything(name: str, tmp_path: Path) -> None:
     assert torch.equal(scores.predictions, scores.labels)
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_noise_in_the_test_labels_is_seen_and_moves_no_choice(name: str, tmp_path: Path) -> None:
     """With test labels shuffled the same things are chosen, and the score falls to chance."""
     honest = data()
@@ -131,6 +145,11 @@ def test_the_encoder_is_left_as_it_was(name: str, tmp_path: Path) -> None:
     first = run(name, encoder, tmp_path)
     assert weights_digest(encoder) == before
     assert run(name, encoder, tmp_path).metrics == first.metrics, "a protocol repeats itself"
+
+
+@pytest.mark.parametrize("name", sorted({*PROTOCOLS} - {*CLASSIFIERS}))
+def test_a_protocol_of_other_labels_has_tests_of_its_own(name: str) -> None:
+    assert (Path(__file__).parents[1] / "protocols" / f"test_{name}.py").is_file()
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

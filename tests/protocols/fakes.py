@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ class FakeSplit(EvalSplit):
         n = len(next(iter(features.values())))
         images = MemoryImages(torch.zeros(n, 3, 1, 1, dtype=torch.uint8))
         self.split = Split(name, images, digest=name, labels=labels)
-        self.info = info
+        self.info, self.device = info, torch.device("cpu")
         self._features, self._asked = features, asked
 
     @property
@@ -70,6 +70,11 @@ class FakeSplit(EvalSplit):
             + 0.1 * torch.randn(copies * len(x), x.shape[1], generator=rng)
             for layer, x in plain.items()
         }
+
+    def batches(
+        self, order: Iterable[Tensor], view: View | None = None, *name: str | int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        raise AssertionError("these splits have features, and no pictures")
 
 
 class FakeData(EvalData):

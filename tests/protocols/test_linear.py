@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.data.ops import RandomCrop, RandomResizedCrop
 from bench.errors import BenchError
-from bench.nn.heads import LinearHeads, Standardizer, fit_heads
+from bench.eval.linear_heads import LinearHeads, Standardizer, fit_heads
 from protocols.linear import Linear, augmented
 
 QUICK = Linear.Config(lrs=(0.03, 0.3), weight_decays=(1e-3, 1e-2), head_seeds=2)
@@ -62,7 +62,7 @@ def test_hits_count_what_argmax_gets_right(monkeypatch: pytest.MonkeyPatch) -> N
     x, labels = randn(50, 5, seed=1), torch.arange(50) % 3
     expected = (heads.logits(x).argmax(2) == labels[:, None]).sum(1)
     for chunk in (1, 100, 2**24):
-        monkeypatch.setattr("bench.nn.heads.CHUNK", chunk)
+        monkeypatch.setattr("bench.eval.linear_heads.CHUNK", chunk)
         assert torch.equal(heads.hits(x, labels), expected)
 
 

@@ -8,7 +8,7 @@ from sklearn.metrics import top_k_accuracy_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from bench.errors import BenchError
-from bench.nn.scoring import (
+from bench.eval.scoring import (
     classification_metrics,
     edges,
     expected_calibration_error,

@@ -174,7 +174,7 @@ def test_an_encoder_without_text_is_refused_before_training(results: Path) -> No
         recipe="auto",
         overrides=resolve.parse_sets(["method.epochs=1000"]),
     )
-    with pytest.raises(BenchError, match=f"{message}rotnet has no text side"):
+    with pytest.raises(BenchError, match=f"{message}rotnet is not one"):
         runner.run(resolved, loaded, results, Reporter(quiet=True))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.record import Record, run_id
+from bench.record import Beside, Record, run_id
 from bench.record import write as store
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "reference" / "published.csv"
@@ -139,6 +139,6 @@ def _put(results: Path, sample: Callable[..., Record]) -> Callable[..., Path]:
         if correct is not None:
             label = np.arange(len(correct)) % 10
             predictions = np.where(correct, label, label + 1), label
-        return store(results, sample(*args, **kwargs), predictions)
+        return store(results, sample(*args, **kwargs), Beside(predictions))
 
     return put

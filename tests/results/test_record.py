@@ -13,11 +13,27 @@ import pytest
 from pydantic import ValidationError
 
 from bench.errors import BenchError
-from bench.record import Record, load_all, path_of, read, read_predictions, run_id, store, write
+from bench.record import (
+    Beside,
+    Record,
+    load_all,
+    path_of,
+    read,
+    read_arrays,
+    read_predictions,
+    run_id,
+    store,
+    write,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 FROZEN = Path(__file__).parent / "data" / "record_v1.json"
 FAILED = {"status": "failed", "metrics": {}, "per_layer": {}, "message": "out of patience"}
+
+
+def predictions(predicted, label):
+    """Predictions alone beside a record."""
+    return Beside((predicted, label))
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path, sample):
@@ -95,7 +111,7 @@ def test_other_results_of_the_same_run_are_refused(tmp_path, sample):
     before = path.read_bytes()
     prediction = np.zeros(3, dtype=np.int64)
     with pytest.raises(BenchError, match="append-only") as caught:
-        write(tmp_path, sample(run_id="a" * 12, top1=61.0), (prediction, prediction))
+        write(tmp_path, sample(run_id="a" * 12, top1=61.0), predictions(prediction, prediction))
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -113,7 +129,7 @@ def test_a_failed_record_gives_way_to_an_ok_one_only(tmp_path, sample):
     path = write(tmp_path, failed)
     write(tmp_path, sample(run_id="a" * 12, **{**FAILED, "status": "oom"}))
     assert read(path) == failed
-    write(tmp_path, sample(run_id="a" * 12), (np.array([1]), np.array([1])))
+    write(tmp_path, sample(run_id="a" * 12), predictions(np.array([1]), np.array([1])))
     ok = read(path)
     assert (ok.status, ok.predictions) == ("ok", "a" * 12 + ".npz")
     write(tmp_path, failed)
@@ -136,16 +152,16 @@ def test_a_write_cut_short_leaves_no_record_and_can_be_repeated(tmp_path, sample
     prediction = np.arange(3)
     with monkeypatch.context() as patch, pytest.raises(BenchError, match="full"):
         patch.setattr(store, "write_text", full)
-        write(tmp_path, sample(), (prediction, prediction))
+        write(tmp_path, sample(), predictions(prediction, prediction))
     assert load_all(tmp_path) == ([], [])
-    path = write(tmp_path, sample(), (prediction, prediction))
+    path = write(tmp_path, sample(), predictions(prediction, prediction))
     assert read_predictions(path, read(path)) is not None
 
 
 # ------------------------------------------------------------------------------------- predictions
 def test_predictions_lie_beside_the_record_in_sixteen_bits(tmp_path, sample):
     predicted, label = np.array([0, 65_535, 7]), np.array([0, 1, 7])
-    path = write(tmp_path, sample(), (predicted, label))
+    path = write(tmp_path, sample(), predictions(predicted, label))
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
         assert {name: arrays[name].dtype for name in arrays} == {
             "prediction": np.uint16,
@@ -162,13 +178,13 @@ def test_predictions_lie_beside_the_record_in_sixteen_bits(tmp_path, sample):
 )
 def test_predictions_that_do_not_fit_are_refused(tmp_path, sample, predicted, label):
     with pytest.raises(ValueError, match=r"predictions|vector|16 bits"):
-        write(tmp_path, sample(), (np.array(predicted), np.array(label)))
+        write(tmp_path, sample(), predictions(np.array(predicted), np.array(label)))
     assert list(tmp_path.rglob("*.*")) == []
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "pickle", "text"])
 def test_damaged_predictions_are_named(tmp_path, sample, damage):
-    path = write(tmp_path, sample(), (np.arange(3), np.arange(3)))
+    path = write(tmp_path, sample(), predictions(np.arange(3), np.arange(3)))
     file = path.with_suffix(".npz")
     if damage == "missing":
         file.unlink()
@@ -232,3 +248,23 @@ def test_a_copied_record_and_a_folder_are_left_out(tmp_path, sample):
 def test_neither_records_nor_leaderboard_import_torch():
     code = "import bench.record, bench.leaderboard, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+def test_arrays_and_a_figure_lie_beside_their_record(tmp_path, sample):
+    arrays = {"rdm": np.arange(3.0, dtype=np.float16), "classes": np.array([2, 1])}
+    path = write(tmp_path, sample(), Beside(arrays=arrays, figure=b"\x89PNG"))
+    record = read(path)
+    assert record.predictions is None
+    assert (path.parent / record.figure).read_bytes() == b"\x89PNG"
+    stored = read_arrays(path, record)
+    assert stored.keys() == arrays.keys()
+    assert all(np.array_equal(stored[name], arrays[name]) for name in arrays)
+    assert stored["rdm"].dtype == np.float16
+    (path.parent / record.arrays).write_bytes(b"PK")
+    with pytest.raises(BenchError, match="does not hold the arrays"):
+        read_arrays(path, record)
+
+
+def test_a_record_without_arrays_has_none(tmp_path, sample):
+    path = write(tmp_path, sample())
+    assert read_arrays(path, read(path)) == {}

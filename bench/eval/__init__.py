@@ -1,0 +1,1 @@
+"""Parts that several protocols share: heads, training loops, metrics."""
