@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -173,8 +173,7 @@ class CPC(Method):
 
     def encoder(self) -> Encoder:
         """The mean code of a whole picture's patches, as the paper; maps lie side by side."""
-        cutter: Any = self.grid  # of a cutter it needs no more than `still`
-        return PatchEncoder(cutter, self.backbone)
+        return PatchEncoder(self.grid, self.backbone)
 
     def picture(self, batch: Batch, step: Step) -> Sequence[Panel]:
         """A patch in the last row, and the one that the rows above it predict, of all shown."""

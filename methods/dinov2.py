@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.api import Batch, OptimSpec, Step
 from bench.nn.koleo import koleo
-from bench.nn.masked_distillation import MaskedDistillation, MaskedDistillationConfig
+from bench.nn.masked_distillation import SMALL, MaskedDistillation, MaskedDistillationConfig
 from bench.nn.patch_masks import ROUNDING, block_masks, spread_ratios
 
 
@@ -33,22 +33,7 @@ class DINOv2(MaskedDistillation):
         "Sinkhorn balances the masked patches and a few others, so that shapes stay the same",
     )
     recipes = {
-        "small": {
-            "epochs": 10,
-            "batch_size": 64,
-            "global_size": 0.75,  # 9 patches of 8 px in place of 16: three minutes of a CPU core
-            "local_crops": 0,
-            "prototypes": 512,
-            "hidden": 256,
-            "bottleneck": 64,
-            "teacher_temperature": 0.04,
-            "temperature_epochs": 0,
-            "jitter": (0.4, 0.4, 0.4, 0.2),
-            "blur": 0.0,
-            "lr": 4e-3,
-            "momentum": 0.99,
-            "warmup_epochs": 1,
-        },
+        "small": SMALL,
         "toy": {"local_crops": 1, "prototypes": 64, "hidden": 32, "bottleneck": 16},
     }
 

@@ -20,13 +20,7 @@ from bench.nn import memory
 from bench.nn.momentum import momentum_copy
 from bench.nn.prototypes import Center, PrototypeHead
 from bench.nn.regions import region_shape, regions
-from bench.nn.self_distillation import (
-    BYTES_PER_LOGIT,
-    SMALL,
-    TOY,
-    SelfDistillation,
-    SelfDistillationConfig,
-)
+from bench.nn.self_distillation import SMALL, TOY, SelfDistillation, SelfDistillationConfig
 
 # Regions are many times the views: a smaller head. DINO's temperature suits short runs.
 LIGHTER = {
@@ -71,7 +65,7 @@ class EsViT(SelfDistillation):
         count, dim = region_shape(self.backbone, self.data.size)
         local = cfg.local_crops * (cfg.local_size / cfg.global_size) ** 2
         memory.require(
-            BYTES_PER_LOGIT * cfg.prototypes * cfg.batch_size * count * (4 + local),
+            memory.BYTES_PER_LOGIT * cfg.prototypes * cfg.batch_size * count * (4 + local),
             f"{cfg.prototypes:,} prototypes for {count} regions of every crop",
             "set fewer prototypes or a smaller batch",
         )

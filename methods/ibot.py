@@ -11,7 +11,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from bench.api import Batch, Step
-from bench.nn.masked_distillation import MaskedDistillation, MaskedDistillationConfig
+from bench.nn.masked_distillation import SMALL, MaskedDistillation, MaskedDistillationConfig
 from bench.nn.patch_masks import ROUNDING, block_masks, chosen_ratios
 
 
@@ -28,21 +28,8 @@ class IBOT(MaskedDistillation):
     )
     recipes = {
         "small": {
-            "epochs": 10,
-            "batch_size": 64,
-            "global_size": 0.75,  # 9 patches of 8 px in place of 16: three minutes of a CPU core
-            "local_crops": 0,
-            "prototypes": 512,
-            "hidden": 256,
-            "bottleneck": 64,
-            "teacher_temperature": 0.04,
-            "temperature_epochs": 0,
+            **SMALL,
             "targets": "sinkhorn",  # with centres kNN was no better than with random weights
-            "jitter": (0.4, 0.4, 0.4, 0.2),
-            "blur": 0.0,
-            "lr": 4e-3,
-            "momentum": 0.99,
-            "warmup_epochs": 1,
         },
         "toy": {
             "local_crops": 1,

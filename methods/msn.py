@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from bench.api import Batch, Encoder, Method, OptimSpec, Panel, Step, View
 from bench.data.augment import Augmented
-from bench.errors import BenchError
 from bench.nn import memory
 from bench.nn.momentum import follow, momentum_copy
 from bench.nn.multicrop import local_side
 from bench.nn.patch_masks import as_pixels, kept_patches
+from bench.nn.regions import require_class_token
 from bench.nn.soft_assignments import log_assignments, msn, sharpened
 
 STRETCH = 1.25  # the official momentum's schedule ends after so many times the training
@@ -87,13 +87,9 @@ class MSN(Method):
             BenchError: the backbone has no patches or no class token.
         """
         cfg = self.cfg
-        if getattr(self.backbone, "prefix", 0) < 1:
-            raise BenchError(
-                "MSN needs a vision transformer with a class token: "
-                "choose the backbone vit_nano_patch8 or vit_small_patch16_224, say"
-            )
+        require_class_token(self.backbone, "MSN")
         memory.require(
-            16 * cfg.prototypes * (2 + cfg.local_crops) * cfg.batch_size,
+            memory.BYTES_PER_LOGIT * cfg.prototypes * (2 + cfg.local_crops) * cfg.batch_size,
             f"{cfg.prototypes:,} prototypes for {2 + cfg.local_crops} views of {cfg.batch_size}",
             "set fewer prototypes or a smaller batch",
         )

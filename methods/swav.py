@@ -23,7 +23,6 @@ from bench.nn.mlp import mlp
 from bench.nn.multicrop import by_size, local_side
 from bench.nn.queue import Queue
 
-BYTES_PER_SCORE = 16  # scores, log-probabilities and their gradients, float32
 TILES, ROWS = 8, 6  # of the picture: members of a cluster, clusters
 
 
@@ -86,7 +85,7 @@ class SwAV(Method):
         cfg = self.cfg
         crops = 2 + cfg.local_crops
         memory.require(
-            BYTES_PER_SCORE * cfg.prototypes * (crops * cfg.batch_size + cfg.queue),
+            memory.BYTES_PER_LOGIT * cfg.prototypes * (crops * cfg.batch_size + cfg.queue),
             f"{cfg.prototypes:,} prototypes for {crops} crops of {cfg.batch_size} pictures",
             "set fewer prototypes or a smaller batch",
         )

@@ -8,6 +8,8 @@ import torch
 
 from bench.errors import BenchError
 
+BYTES_PER_LOGIT = 16  # logits, log-probabilities and their gradients, float32
+
 
 def available() -> int:
     """Bytes: the GPU's memory where there is one, else this machine's, whoever uses it now."""

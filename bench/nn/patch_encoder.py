@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from bench.api import Encoder
-from bench.nn.patch_cutter import PatchCutter
+
+
+class Cutter(Protocol):
+    """What `PatchEncoder` asks of a module that cuts pictures, whatever its patches are."""
+
+    def still(self, x: Tensor) -> tuple[Tensor, ...]:
+        """A square grid of patches `[B, g * g, 3, s, s]` of `x` `[B, 3, H, W]`, per rendering."""
 
 
 class PatchEncoder(Encoder):
@@ -23,7 +30,7 @@ class PatchEncoder(Encoder):
         network: the trained network.
     """
 
-    def __init__(self, cutter: PatchCutter, network: Encoder) -> None:
+    def __init__(self, cutter: Cutter, network: Encoder) -> None:
         super().__init__()
         self.cutter, self.network = cutter, network
         self.dim, self.layers = network.dim, network.layers

@@ -1,4 +1,7 @@
-"""One pass through any backbone for a picture's representation and for those of its regions."""
+"""One pass through any backbone for a picture's representation and for those of its regions.
+
+A method that cannot do without a class token asks for it here.
+"""
 
 from __future__ import annotations
 
@@ -45,3 +48,22 @@ def region_shape(network: Backbone, size: int) -> tuple[int, int]:
         found = regions(network.eval(), torch.zeros(1, 3, size, size))[1]
     network.train(was_training)
     return found.shape[1], found.shape[2]
+
+
+def require_class_token(network: Backbone, method: str) -> int:
+    """The number of tokens before the patches, of which the class token is the first.
+
+    Args:
+        network: a backbone of any kind.
+        method: the name of what needs the token, for the message.
+
+    Raises:
+        BenchError: the backbone has no patches or no class token.
+    """
+    prefix: int = getattr(network, "prefix", 0)
+    if prefix < 1:
+        raise BenchError(
+            f"{method} needs a vision transformer with a class token: "
+            "choose the backbone vit_nano_patch8 or vit_small_patch16_224, say"
+        )
+    return prefix

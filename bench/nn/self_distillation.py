@@ -20,8 +20,6 @@ from bench.nn.momentum import cosine, follow, momentum_copy
 from bench.nn.multicrop import local_side
 from bench.nn.prototypes import Center, PrototypeHead, cancel_gradients
 
-BYTES_PER_LOGIT = 16  # logits, log-probabilities and their gradients, float32
-
 # 10,000 pictures of 32 px on a CPU core: about 2 minutes with the small ViT, 1 with the small CNN.
 # Crops hold most of an object, and colours change more than in the paper: on 32 px, colour is the
 # easiest thing to agree on. Ten epochs leave no time for a slow teacher.
@@ -86,7 +84,7 @@ class SelfDistillation(Method):
         cfg = self.cfg
         crops = 2 * 2 + cfg.local_crops
         memory.require(
-            BYTES_PER_LOGIT * cfg.prototypes * (crops * cfg.batch_size + 5 * cfg.bottleneck),
+            memory.BYTES_PER_LOGIT * cfg.prototypes * (crops * cfg.batch_size + 5 * cfg.bottleneck),
             f"{cfg.prototypes:,} prototypes for {crops} crops of {cfg.batch_size} pictures",
             "set fewer prototypes or a smaller batch",
         )
