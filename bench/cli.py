@@ -115,54 +115,45 @@ def run(
 
     from rich.console import Console
 
-    from bench import registry, resolve
     from bench.data import catalog
     from bench.progress import Reporter
+    from bench.resolve import data_options, validated
+    from bench.suite import Block
 
-    for name in method:  # a wrong name is told before any data are read
-        registry.method(name)
-    for name in protocol:
-        registry.protocol(name)
-    overrides = resolve.parse_sets(set_)
-    given = {"epochs": epochs, "batch_size": batch_size, "weights": weights and str(weights)}
-    overrides["method"] |= {key: value for key, value in given.items() if value is not None}
-    overrides["engine"] = {
+    options = {
+        "methods": method,
+        "protocols": protocol,
+        "data": data,
+        "eval_data": eval_data or (),
+        "backbones": backbone,
+        "seed": seed,
+        "seeds": seeds,
+        "recipe": recipe,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "limit": limit,
+        "data_root": data_root,
         "device": device,
         "precision": precision,
         "compile": compile,
-        **overrides["engine"],
+        "weights": weights,
+        "set": set_,
+        "vary": vary,
     }
-    overrides["data"] = {"root": data_root, "limit": limit, **overrides["data"]}
-    cells = list(resolve.grid(vary, overrides))
-    console = Console(stderr=True)
-    reporter = Reporter(console)
-    options = resolve.data_options(overrides["data"])
-    loaded = catalog.load(data, options)
-    target = catalog.load(eval_data, replace(options, limit=None)) if eval_data else None
-    _tell(options.log, reporter)
+    block = validated(Block, options, "this run")
+    block.check_names()  # a wrong name is told before any data are read
+    read = data_options(block.overrides()["data"])
+    reporter = Reporter(Console(stderr=True))
+    loaded = catalog.load(data, read)
+    target = catalog.load(eval_data, replace(read, limit=None)) if eval_data else None
+    _tell(read.log, reporter)
     failed = False
-    runs = [
-        resolve.resolve(
-            method=one,
-            protocol=what,
-            data=data,
-            size=loaded.info.size,
-            backbone=backbone,
-            seed=number,
-            recipe=recipe,
-            overrides=cell,
-        )
-        for one in method
-        for cell in cells
-        for number in range(seed, seed + seeds)
-        for what in protocol
-    ]
-    for resolved in runs:
+    for resolved in list(block.runs(loaded.info.size)):
         if dry_run:
             Console().print_json(data=resolved.tree())
             continue
         record = _run_one(resolved, loaded, target, results, reporter, resume)
-        _tell(options.log, reporter)
+        _tell(read.log, reporter)
         failed |= record.status not in ("ok", "collapsed")
     if failed:
         raise typer.Exit(1)
@@ -203,6 +194,38 @@ def _run_one(
 
 
 @app.command()
+def sweep(
+    suite: Annotated[str, typer.Argument(help="A name of `bench list suites`, or a .yaml file.")],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    data_root: Annotated[
+        Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of data sets.")
+    ] = None,
+    results: Results = Path("results"),
+    dry_run: Annotated[
+        bool, typer.Option(help="Show what is done and what is left, and run nothing.")
+    ] = False,
+    resume: Annotated[bool, typer.Option(help="Continue killed runs where they stopped.")] = True,
+) -> None:
+    """Run what is left of a suite of methods x protocols x data x seeds."""
+    from rich.console import Console
+
+    from bench import suite as suites
+    from bench.progress import Reporter
+    from bench.sweep import Sweep, overview
+
+    read = suites.read(suite, device=device, data_root=data_root)
+    cells = Sweep(read, results, Reporter(Console(stderr=True, soft_wrap=True)))
+    console = Console()
+    console.print(overview(cells))
+    if dry_run:
+        return
+    ended_well = cells.run(resume)
+    console.print(overview(cells))
+    if not ended_well:
+        raise typer.Exit(1)
+
+
+@app.command()
 def leaderboard(
     results: Results = Path("results"),
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("leaderboard.md"),
@@ -231,10 +254,10 @@ def leaderboard(
 @app.command("list")
 def list_(
     what: Annotated[
-        str | None, typer.Argument(help="methods, protocols, data or backbones.")
+        str | None, typer.Argument(help="methods, protocols, data, backbones or suites.")
     ] = None,
 ) -> None:
-    """Name everything there is: methods, protocols, data sets and backbones."""
+    """Name everything there is: methods, protocols, data sets, backbones and suites."""
     from rich.console import Console
     from rich.table import Table
 
@@ -246,6 +269,7 @@ def list_(
         "protocols": lambda: registry.names("protocols"),
         "data": catalog.names,
         "backbones": backbones.names,
+        "suites": registry.suites,
     }
     if what is not None and what not in kinds:
         raise errors.unknown("list", what, list(kinds))

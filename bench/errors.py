@@ -13,6 +13,10 @@ class BenchError(Exception):
     """
 
 
+class BusyError(BenchError):
+    """Another process is at the same work; its result can be used once it is done."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> BenchError:
     """The error for a name that is not known, with the nearest ones that are."""
     known = sorted(known)

@@ -20,7 +20,7 @@ from bench import backbones, checkpoint, engine, files, rng
 from bench.api import DataInfo, Method
 from bench.data.dataset import Split
 from bench.engine import EngineConfig, Trained
-from bench.errors import BenchError
+from bench.errors import BenchError, BusyError
 from bench.features import tensors_digest, weights_digest
 from bench.progress import Reporter
 from bench.resolve import Resolved
@@ -178,7 +178,7 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise BenchError(
+        raise BusyError(
             f"this configuration is being trained by another process (lock {folder / 'lock'}); "
             "wait for it and run again, the result will be reused"
         ) from error

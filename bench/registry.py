@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bench.api import Method, Protocol
 
 T = TypeVar("T")
+SUITES = Path(__file__).parents[1] / "suites"
 KINDS = {"methods": "method", "protocols": "protocol"}
 
 
@@ -58,6 +59,17 @@ def protocol(name: str) -> type[Protocol]:
 def plain_name(name: str) -> str:
     """The name as it stands in records: a path gives its stem, dashes become underscores."""
     return Path(name).stem if name.endswith(".py") else name.replace("-", "_")
+
+
+def suites() -> dict[str, str]:
+    """Every suite of `bench sweep` that comes with the harness, and its title."""
+    import yaml
+
+    found = {}
+    for path in sorted(SUITES.glob("*.yaml")):
+        content = yaml.safe_load(path.read_text("utf-8"))
+        found[path.stem] = str(content.get("title", "")) if isinstance(content, dict) else ""
+    return found
 
 
 def _files(kind: str) -> dict[str, Path]:

@@ -24,6 +24,15 @@ def names() -> dict[str, str]:
     return found
 
 
+def check(spec: str) -> None:
+    """Tell of a wrong name without loading anything.
+
+    Raises:
+        BenchError: there is no such set; the nearest name is suggested.
+    """
+    _resolve(spec.partition(":")[0])
+
+
 def load(spec: str, options: DataOptions | None = None) -> DataSet:
     """The data set that `spec` names: `name` or `name:ARG`, as `cifar10` or `imagefolder:PATH`.
 
