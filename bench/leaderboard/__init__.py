@@ -10,7 +10,8 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.files import write_text
 from bench.leaderboard.groups import Controls, Entry, group, part_controls
-from bench.leaderboard.page import COMMAND, render
+from bench.leaderboard.page import COMMAND, Content, render
+from bench.leaderboard.pivots import pivots
 from bench.leaderboard.published import read_published
 from bench.leaderboard.studies import studies
 from bench.record import load_all
@@ -48,7 +49,8 @@ def page(
     published = read_published(results / "reference" / "published.csv")
     link = Path(os.path.relpath(results, folder or results.parent)).as_posix()
     problems = [*left_out, *repeats]
-    return render(groups, controls, studies(entries), problems, published, results, link)
+    content = Content(groups, controls, studies(entries), pivots(entries), problems)
+    return render(content, published, results, link)
 
 
 def write(results: Path, out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from bench.leaderboard.groups import REFERENCES, Controls, Group, differences, flatten
 from bench.leaderboard.overview import overviews, seen
+from bench.leaderboard.pivots import Pivot
 from bench.leaderboard.published import data_title
 from bench.leaderboard.ranking import Place, places
 from bench.leaderboard.statistics import LEVEL, RESAMPLES
@@ -47,48 +49,57 @@ Computed by `{COMMAND}` from [the records]({{link}}); never edited by hand.
 """
 
 
-def render(
-    groups: Sequence[Group],
-    controls: Controls,
-    studied: Sequence[Study],
-    problems: Sequence[str],
-    published: pd.DataFrame,
-    results: Path,
-    link: str,
-) -> str:
+@dataclass(frozen=True)
+class Content:
+    """What the page shows, in order."""
+
+    groups: Sequence[Group]
+    controls: Controls  # encoders before their training
+    studies: Sequence[Study]
+    pivots: Sequence[Pivot]
+    problems: Sequence[str]  # a line on each file that was left out
+
+
+def render(content: Content, published: pd.DataFrame, results: Path, link: str) -> str:
     """The page as markdown.
 
     Args:
-        groups: what to show, in order.
-        controls: encoders before their training.
-        studied: the studies, by data set.
-        problems: a line on each file that was left out.
+        content: what to show.
         published: the published table, or an empty one.
         results: the results folder, for the predictions.
         link: the same folder, seen from the page.
     """
+    groups = content.groups
     blocks = [INTRODUCTION.format(link=quote(link)).rstrip()]
     if not groups:
         blocks.append("There are no records yet: `bench run` writes them.")
     ranked = [places(group, results) for group in groups]
     sections = list(zip(groups, _titles(groups), ranked, strict=True))
-    names = {group.setting.data for group in groups} | {study.data for study in studied}
+    names = {group.setting.data for group in groups} | {study.data for study in content.studies}
     for data in sorted(names):
         members = [section for section in sections if section[0].setting.data == data]
         blocks.append(f"## {data_title(data)}")
         placed = [(group, ordered) for group, _, ordered in members]
-        for title, glance in overviews(placed, controls):
+        for title, glance in overviews(placed, content.controls):
             blocks += [f"### {title}", glance]
+        blocks += _pivots(content, data)
         for group, title, ordered in members:
             blocks.append(f"### {title}")
             blocks.extend(_section(group, ordered, published, link))
-        for study in studied:
+        for study in content.studies:
             if study.data == data:
                 blocks += [f"### Settings studied: {study.title}", table(study)]
-    if problems:
+    if across := _pivots(content, ""):
+        blocks += ["## Across data sets", *across]
+    if content.problems:
         blocks.append("## Left out")
-        blocks.append("\n".join(f"- {_inline(problem)}" for problem in problems))
+        blocks.append("\n".join(f"- {_inline(problem)}" for problem in content.problems))
     return "\n\n".join(blocks) + "\n"
+
+
+def _pivots(content: Content, data: str) -> list[str]:
+    shown = [pivot for pivot in content.pivots if pivot.data == data]
+    return [block for pivot in shown for block in (f"### {pivot.title}", pivot.body)]
 
 
 def _section(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from urllib.parse import quote
 
 import pandas as pd
@@ -41,14 +42,20 @@ def results_table(places: Sequence[Place], link: str) -> str:
                 "images/s": _count(cost_of(row, lambda cost: cost.pretrain_images_per_second)),
                 "evaluation": duration(cost_of(row, lambda cost: cost.eval_seconds)),
                 "device": ", ".join(dict.fromkeys(_device(e.record) for e in row.ok)),
-                "seeds": " ".join(
-                    f"[{e.record.seed}]({quote(f'{link}/{e.path.as_posix()}')})"
-                    for e in row.entries
+                "figure": " ".join(
+                    _link("png", link, e.path.with_name(e.record.figure))
+                    for e in row.ok[:1]
+                    if e.record.figure
                 ),
+                "seeds": " ".join(_link(str(e.record.seed), link, e.path) for e in row.entries),
             }
         )
     numeric = {header(metric), "pretraining", "images/s", "evaluation", *secondary}
     return markdown(rows, right=numeric)
+
+
+def _link(text: str, link: str, path: Path) -> str:
+    return f"[{text}]({quote(f'{link}/{path.as_posix()}')})"
 
 
 def layers_table(places: Sequence[Place]) -> str:

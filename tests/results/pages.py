@@ -22,5 +22,5 @@ def tables(text: str) -> dict[str, pd.DataFrame]:
 
 def results_of(text: str) -> pd.DataFrame:
     """The main table of a page with one group."""
-    (found,) = (table for name, table in tables(text).items() if "@" in name)
+    (found,) = (table for table in tables(text).values() if "rank" in table)
     return found.set_index(found["method"].str.extract(r"`(.*)`")[0])
