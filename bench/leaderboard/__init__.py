@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.files import write_text
 from bench.leaderboard.groups import Controls, Entry, group, part_controls
+from bench.leaderboard.lectures import lectures
 from bench.leaderboard.page import COMMAND, Content, render
 from bench.leaderboard.pivots import pivots
 from bench.leaderboard.published import read_published
@@ -49,7 +50,14 @@ def page(
     published = read_published(results / "reference" / "published.csv")
     link = Path(os.path.relpath(results, folder or results.parent)).as_posix()
     problems = [*left_out, *repeats]
-    content = Content(groups, controls, studies(entries), pivots(entries), problems)
+    content = Content(
+        groups,
+        controls,
+        studies(entries),
+        pivots(entries),
+        tuple(lectures(entries, published)),
+        problems,
+    )
     return render(content, published, results, link)
 
 

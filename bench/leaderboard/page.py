@@ -48,6 +48,12 @@ Computed by `{COMMAND}` from [the records]({{link}}); never edited by hand.
   taking the best of many would be choosing on test.
 """
 
+LECTURES = """\
+The tables that lectures show, as published, with the numbers of these records beside them. Ours
+are of other pictures, a smaller network and a fraction of the training: differences mean nothing,
+and it is the order that can be held against the paper's (Spearman, where four rows or more are
+shared). Published rows that were selected on test are in the reference table with a note."""
+
 
 @dataclass(frozen=True)
 class Content:
@@ -57,6 +63,7 @@ class Content:
     controls: Controls  # encoders before their training
     studies: Sequence[Study]
     pivots: Sequence[Pivot]
+    lectures: Sequence[tuple[str, str]]  # title and table
     problems: Sequence[str]  # a line on each file that was left out
 
 
@@ -91,6 +98,9 @@ def render(content: Content, published: pd.DataFrame, results: Path, link: str) 
                 blocks += [f"### Settings studied: {study.title}", table(study)]
     if across := _pivots(content, ""):
         blocks += ["## Across data sets", *across]
+    if content.lectures:
+        blocks += ["## Lecture tables", LECTURES]
+        blocks += [block for title, body in content.lectures for block in (f"### {title}", body)]
     if content.problems:
         blocks.append("## Left out")
         blocks.append("\n".join(f"- {_inline(problem)}" for problem in content.problems))
