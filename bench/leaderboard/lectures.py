@@ -128,7 +128,7 @@ def _transfer(title: str, protocol: str, theirs: str) -> Lecture:
         ("simclr_t8_transfer12_r50x4",),
         columns,
         lambda line: str(line["dataset"]),
-        lambda record: DATA.get(record.data.name.partition(":")[0], ""),
+        lambda record: DATA.get(record.data.name.partition("-")[0], ""),
     )
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from bench.leaderboard.groups import REFERENCES, Controls, Group, differences, flatten
+from bench.leaderboard.likeness import likeness
 from bench.leaderboard.overview import overviews, seen
 from bench.leaderboard.pivots import Pivot
 from bench.leaderboard.published import data_title
@@ -92,7 +93,7 @@ def render(content: Content, published: pd.DataFrame, results: Path, link: str) 
         blocks += _pivots(content, data)
         for group, title, ordered in members:
             blocks.append(f"### {title}")
-            blocks.extend(_section(group, ordered, published, link))
+            blocks.extend(_section(group, ordered, published, results, link))
         for study in content.studies:
             if study.data == data:
                 blocks += [f"### Settings studied: {study.title}", table(study)]
@@ -113,7 +114,7 @@ def _pivots(content: Content, data: str) -> list[str]:
 
 
 def _section(
-    group: Group, ordered: Sequence[Place], published: pd.DataFrame, link: str
+    group: Group, ordered: Sequence[Place], published: pd.DataFrame, results: Path, link: str
 ) -> Iterator[str]:
     test = group.any_record.data.splits.get("test")
     size = f"{test.size:,} test pictures, data" if test else "Data"
@@ -123,6 +124,9 @@ def _section(
     if layers := layers_table(ordered):
         name = group.metric.name
         yield f"<details><summary>{name} by layer</summary>\n\n{layers}\n\n</details>"
+    for title, alike in likeness(group, results):
+        yield f"**{title}** of every two methods"
+        yield alike
     if beside := published_table(ordered, published):
         yield "**Beside published numbers**"
         yield beside

@@ -1,6 +1,6 @@
 """PASCAL VOC, or any set in its layout: voc:PATH with JPEGImages, Annotations and ImageSets.
 
-Multi-labels, boxes, semantic and instance masks. Everingham et al., IJCV 2010.
+Without a path it is VOCdevkit/VOC2007 in the folder of data sets. Multi-labels, boxes, semantic and instance masks. Everingham et al., IJCV 2010.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from bench.errors import BenchError
 
 
 def load(arg: str | None, options: DataOptions) -> DataSet:
-    """Read the kit in the folder `arg`, such as VOCdevkit/VOC2007.
+    """Read the kit in the folder `arg`; by default VOCdevkit/VOC2007 in the folder of data sets.
 
     Raises:
         BenchError: the kit is not whole or contradicts itself.
     """
-    if not arg:
+    if not arg and options.root is None:
         raise BenchError("voc needs a folder: write --data voc:PATH, such as VOCdevkit/VOC2007")
-    root = Path(arg).expanduser()
+    root = Path(arg).expanduser() if arg else (options.root or Path()) / "VOCdevkit" / "VOC2007"
     return load_voc(root, f"voc-{root.resolve().name}", options)
