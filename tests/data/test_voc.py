@@ -357,3 +357,11 @@ def test_real_kits(name: str, pictures: int, objects: int) -> None:
     # COCO's boxes are of whole objects, its masks without what lies in front.
     assert np.median(overlaps) > 0.95
     assert min(overlaps) > 0.4
+
+
+def test_without_a_path_it_is_in_the_folder_of_data_sets(tmp_path):
+    write_kit(tmp_path / "VOCdevkit" / "VOC2007", {"train": range(30), "val": range(30, 36)})
+    data = catalog.load("voc", DataOptions(root=tmp_path, size=32))
+    assert data.info.name == "voc-VOC2007"
+    with pytest.raises(BenchError, match="needs a folder"):
+        catalog.load("voc", DataOptions())
