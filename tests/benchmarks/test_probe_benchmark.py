@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from bench.eval.linear_heads import Standardizer, fit_heads
-from protocols.knn import neighbors, vote
+from bench.eval.nearest import neighbors
+from protocols.knn import vote
 
 CLASSES, DIM, TRAIN, TEST = 10, 128, 2000, 500
 
