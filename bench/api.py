@@ -542,6 +542,7 @@ class EvalData(ABC):
     info: DataInfo
     train: EvalSplit
     val: EvalSplit
+    full: EvalSplit  # train and val together, in an order of its own, to fit again on
 
     @abstractmethod
     def read_test(self) -> EvalSplit:

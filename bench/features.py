@@ -201,6 +201,7 @@ class Evaluation(EvalData):
         self.info = data.info
         self.train = _CachedSplit(data.train, data.info, store)
         self.val = _CachedSplit(data.val, data.info, store)
+        self.full = _CachedSplit(data.full, data.info, store)
         self._test = _CachedSplit(data.test, data.info, store)
         self.test_was_read = False
 

@@ -8,8 +8,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.api import Batch, Method, MethodConfig, OptimSpec, Step, View
+from bench.api import Batch, Classifier, Method, MethodConfig, OptimSpec, Step, View
 from bench.data.ops import HorizontalFlip, Normalize, RandomCrop
+from bench.nn.classifier import WithHead
 
 
 class Supervised(Method):
@@ -61,3 +62,7 @@ class Supervised(Method):
             milestones=(0.3, 0.6, 0.8),
             gammas=(0.2, 0.2, 0.2),
         )
+
+    def encoder(self) -> Classifier:
+        """The backbone, with the head for who asks for its classes."""
+        return WithHead(self.backbone, self.head)

@@ -101,6 +101,11 @@ class FakeData(EvalData):
         )
         self.train = FakeSplit("train", *train, self.info, self.asked)
         self.val = FakeSplit("val", *val, self.info, self.asked)
+        both = {k: torch.cat([x, val[0][k]]) for k, x in train[0].items()}
+        labels = None
+        if train[1] is not None and val[1] is not None:
+            labels = torch.cat([train[1], val[1]])
+        self.full = FakeSplit("full", both, labels, self.info, self.asked)
         self._test: FakeSplit | None = FakeSplit("test", *test, self.info, self.asked)
 
     def read_test(self) -> EvalSplit:
