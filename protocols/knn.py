@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from bench.api import Encoder, EvalData, EvalSplit, Metric, Protocol, Scores
 from bench.errors import BenchError
+from bench.eval.nearest import neighbors
 from bench.eval.scoring import (
     class_labels,
     classification_metrics,
@@ -21,8 +22,6 @@ from bench.eval.scoring import (
 )
 
 DEFAULT_K, DEFAULT_TEMPERATURE = 20, 0.07  # what DINO reports (arXiv:2104.14294)
-QUERIES, BANK = 1024, 8192  # a tile of similarities and its sort keys: 32 + 64 MiB
-LOW, SIGNLESS = 2**32 - 1, 2**31 - 1  # masks: the lower half of an int64, an int32 but its sign
 
 
 class Knn(Protocol):
@@ -97,43 +96,6 @@ class Knn(Protocol):
             predictions=votes.argmax(1),
             labels=test_labels,
         )
-
-
-def neighbors(
-    queries: Tensor, bank: Tensor, k: int, tile: tuple[int, int] = (QUERIES, BANK)
-) -> tuple[Tensor, Tensor]:
-    """The `k` rows of `bank` most similar to each query; of equals, the earlier rows first.
-
-    Args:
-        queries: `[N, D]` float32 rows of unit norm (or zero).
-        bank: `[M, D]` likewise, with M >= k.
-        k: How many to find.
-        tile: How many queries and rows of the bank meet at once; memory does not grow beyond.
-
-    Returns:
-        Cosine similarities, greatest first, and positions in the bank, `[N, k]` each.
-    """
-    found = []
-    for some in queries.split(tile[0]):
-        best = torch.empty(len(some), 0, dtype=torch.int64, device=bank.device)
-        for start in range(0, len(bank), tile[1]):
-            part = bank[start : start + tile[1]]
-            position = torch.arange(start, start + len(part), device=bank.device)
-            keys = torch.cat([best, _sort_keys(some @ part.T, position)], dim=1)
-            best = keys.topk(min(k, keys.shape[1])).values
-        found.append(best)
-    keys = torch.cat(found)
-    bits = (keys >> 32).int()
-    return (bits ^ (bits >> 31 & SIGNLESS)).view(torch.float32), LOW - (keys & LOW)
-
-
-def _sort_keys(similarity: Tensor, position: Tensor) -> Tensor:
-    """Unique int64 keys, so that top-k has one answer: by similarity, then by lower position.
-
-    The bits of a float32 order as an int32 does once those of negative numbers are inverted.
-    """
-    bits = (similarity + 0.0).view(torch.int32)  # + 0.0 makes -0 and 0 the same
-    return ((bits ^ (bits >> 31 & SIGNLESS)).long() << 32) | (LOW - position)
 
 
 def vote(near: Tensor, voters: Tensor, temperature: float, classes: int) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from bench.errors import BenchError
-from protocols.knn import Knn, neighbors, vote
+from bench.eval.nearest import neighbors
+from protocols.knn import Knn, vote
 
 
 def sklearn_knn(x: object, y: object, k: int, temperature: float) -> KNeighborsClassifier:
