@@ -199,4 +199,5 @@ def _split(
     text = read_captions(kept.root, kept.paths, workers) if kept.captioned else None
     told = [] if text is None else ["\n".join(text)]
     digest = digest_of(stored.digest, kept.labels, *told)
-    return Split(name, stored.images, digest, labels, text=text), stored.statistics
+    split = Split(name, stored.images, digest, labels, text=text, names=kept.paths)
+    return split, stored.statistics

@@ -114,6 +114,7 @@ class Split:
     text: tuple[str, ...] | None = None  # a caption each
     frames: Images | None = None  # the second frame of each picture
     motion: Tensor | None = None  # [N, k] camera motion between the two frames
+    names: Sequence[str] | None = None  # each picture's file, below the folder of the data
 
     def __len__(self) -> int:
         return len(self.images)
@@ -140,6 +141,7 @@ class Split:
             text=None if self.text is None else tuple(self.text[i] for i in at),
             frames=None if self.frames is None else self.frames.take(index),
             motion=None if self.motion is None else self.motion[index],
+            names=None if self.names is None else [self.names[i] for i in at],
         )
 
 

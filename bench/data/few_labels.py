@@ -19,7 +19,8 @@ def few_labels(split: Split, labels: Labels, draw: int = 0) -> Tensor:
     Args:
         split: labelled pictures.
         labels: so many of each class (an int), a share of all with each class in its own (a float),
-            or the path of a text file with a position or a picture's file name in each line.
+            or the path of a text file with a position in `split` or a picture's file name in each
+            line, such as the lists of SimCLR (imagenet_subsets/1percent.txt).
         draw: names the draw of the first two; the same pictures are drawn for every method.
 
     Raises:
@@ -51,15 +52,57 @@ def few_labels(split: Split, labels: Labels, draw: int = 0) -> Tensor:
 
 
 def _listed(split: Split, path: Path) -> Tensor:
+    """The positions that the file `path` lists, of every class at least one."""
+    assert split.labels is not None
     try:
-        lines = path.read_text("utf-8").split()
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(f"the list of labelled pictures {path} cannot be read: {error}") from error
-    if not all(line.isdigit() for line in lines):
-        raise BenchError(f"{path}: a line is no position of a picture")
-    chosen = torch.tensor(sorted({int(line) for line in lines}), dtype=torch.int64)
-    if not len(chosen) or int(chosen[-1]) >= len(split):
+    positions = {int(line) for line in lines if line.isdecimal()}
+    if positions and max(positions) >= len(split):
         raise BenchError(
             f"{path}: positions must lie below the {len(split):,} pictures of the split"
         )
+    names = {line for line in lines if line and not line.isdecimal()}
+    chosen = torch.tensor(sorted(positions | _named(split, names, path)), dtype=torch.int64)
+    classes = split.labels.unique()
+    without = classes[~torch.isin(classes, split.labels[chosen])].tolist()
+    if without:
+        raise BenchError(
+            f"{path} lists no picture of class {without[0]} of the {split.name} split; "
+            "list at least one of each class"
+        )
     return chosen
+
+
+def _named(split: Split, wanted: set[str], path: Path) -> set[int]:
+    """Positions of pictures by the ends of their paths, such as NAME.JPEG or CLASS/NAME.JPEG.
+
+    A name that the split lacks is left out, as official lists also hold pictures that are held out
+    for validation here; where that are most of them, the list is of other data.
+    """
+    if not wanted:
+        return set()
+    if split.names is None:
+        raise BenchError(
+            f"{path}: {min(wanted)!r} is no position of a picture, and the pictures of the "
+            f"{split.name} split have no file names; list positions"
+        )
+    depths = sorted({name.count("/") + 1 for name in wanted})
+    found: dict[str, int] = {}
+    for position, name in enumerate(split.names):
+        parts = name.split("/")
+        for end in {"/".join(parts[-depth:]) for depth in depths} & wanted:
+            if end in found:
+                raise BenchError(
+                    f"{path}: {end!r} may be {split.names[found[end]]} or {name}; "
+                    "write more of its path"
+                )
+            found[end] = position
+    missing = wanted - set(found)
+    if len(missing) > len(found):
+        raise BenchError(
+            f"{path}: {len(missing):,} of {len(wanted):,} names, such as {min(missing)!r}, are no "
+            f"pictures of the {split.name} split; is the list of other data?"
+        )
+    return set(found.values())
