@@ -13,7 +13,7 @@ from rich.text import Text
 
 from bench import record
 from bench.errors import BenchError
-from bench.record import Record
+from bench.record import Record, number
 
 
 def summary(made: Record, path: Path, results: Path) -> RenderableType:
@@ -88,8 +88,8 @@ def _headline(made: Record) -> Text:
     )
     if value is None:
         return text.append(made.status, style="bold red")
-    text.append(f"{name} {value:.2f} {unit}", style="bold green")
-    others = [f"{key} {number:.2f}" for key, number in made.metrics.items() if key != name]
+    text.append(f"{name} {number(value)} {unit}", style="bold green")
+    others = [f"{key} {number(other)}" for key, other in made.metrics.items() if key != name]
     text.append(f"  ({', '.join(others)})" if others else "")
     if made.status != "ok":
         text.append(f"  {made.status}: {made.message}", style="bold red")
@@ -104,7 +104,7 @@ def _layers(made: Record) -> Table:
         table.add_column(name, justify="right")
     for layer, values in made.per_layer.items():
         mark = " *" if layer == best else ""
-        row = [f"{value:.2f}" for value in values.values()]
+        row = [number(value) for value in values.values()]
         table.add_row(f"{layer}{mark}", *row, style="bold" if mark else None)
     if best is not None:
         table.caption = "* chosen on validation"
@@ -135,7 +135,7 @@ def _neighbours(made: Record, results: Path) -> Table | None:
     sign = -1 if made.metric.higher_is_better else 1
     for row, numbers in sorted(values.items(), key=lambda item: sign * mean(item[1])):
         style = "bold" if row == own else None
-        table.add_row(row[0], str(row[1]), f"{mean(numbers):.2f}", str(len(numbers)), style=style)
+        table.add_row(row[0], str(row[1]), number(mean(numbers)), str(len(numbers)), style=style)
     return table
 
 

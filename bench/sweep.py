@@ -230,5 +230,5 @@ def _value(cell: Cell) -> str:
     made = cell.record
     if made is None or made.metric.name not in made.metrics:
         return ""
-    text = f"{made.metrics[made.metric.name]:.2f}"
+    text = record.number(made.metrics[made.metric.name])
     return text if made.status == "ok" else f"[bold red]{text} {made.status}[/]"

@@ -72,8 +72,8 @@ class LabelFraction(Protocol):
         min_steps: PositiveInt = 300  # of the network; 90 labels gain nothing by 600 (measured)
         augment: bool = True  # fine-tune on random crops and flips
         distil: bool = False
-        # SimCLRv2 has 0.1 for a student of the teacher's kind, trained for 400 epochs by LARS. Here,
-        # after 400 steps on val of `scenes`, 0.1 comes to 43 % and 1 to 59 %, the teacher to 61 %.
+        # SimCLRv2 has 0.1 for a student of the teacher's kind, and 400 epochs of LARS. After 400
+        # steps here 0.1 comes to 43 % and 1 to 59 %, the teacher to 61 % (measured, after rotnet).
         temperature: PositiveFloat = 1.0
         distil_epochs: PositiveInt = 5  # over train, by the settings for 10 %
         # Of the head on cached features. Measured on val of `scenes` after four methods, with 48,

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from bench.leaderboard.groups import NO_BACKBONE, Entry, length, role_of
-from bench.leaderboard.statistics import half_width
+from bench.leaderboard.statistics import interval
 from bench.leaderboard.tables import markdown
 from bench.record import Record
 
@@ -142,7 +142,13 @@ def _pascal(title: str, source: str, table: str, fc: bool) -> Lecture:
         ),
         _voc("classification, all", f"{classify}_all", "mAP", {"mode": "all"}),
         Column("detection", {"protocol": detect}, "voc_detection", "AP50", {"frozen": False}),
-        Column("segmentation", {"protocol": "voc12_seg_fcn32s_all"}, "voc_segmentation", "mIoU"),
+        Column(
+            "segmentation",
+            {"protocol": "voc12_seg_fcn32s_all"},
+            "voc_segmentation",
+            "mIoU",
+            {"frozen": False},
+        ),
     )
     return Lecture(title, source, (table,), columns, method_of, lambda r: r.method.name)
 
@@ -313,7 +319,7 @@ def _body(
         cells = {"": f"`{name}`" if name in OURS.values() else name}
         for (paper, here), published, (found, _) in zip(headings, theirs, ours, strict=True):
             cells[paper] = f"{published[name]:.1f}" if name in published else ""
-            cells[here] = _cell(found[name]) if name in found else ""
+            cells[here] = interval(found[name]) if name in found else ""
         rows.append(cells)
     blocks = [f"*{PAPER}*: {lecture.source}."]
     blocks.append(markdown(rows, right={heading for pair in headings for heading in pair}))
@@ -329,8 +335,3 @@ def _body(
             note += f"; order of {len(both)} rows against the paper's: Spearman {rho:+.2f}"
         notes.append(note)
     return "\n\n".join([*blocks, "\n".join(notes)])
-
-
-def _cell(values: pd.Series[float]) -> str:
-    half = half_width(values)
-    return f"{values.mean():.2f}" + (f" ± {half:.2f}" if half is not None else "")

@@ -9,6 +9,7 @@ from statistics import mean
 from bench.leaderboard.groups import FIRST, Budget, Controls, Entry, Group, length
 from bench.leaderboard.ranking import Place
 from bench.leaderboard.tables import best_layer, cost_of, duration, header, markdown, name, score
+from bench.record import number
 
 UNTRAINED = "untrained"
 TEXT = {"", "method", "best layer"}  # columns of words
@@ -68,7 +69,7 @@ def _table(members: Sequence[Placed], controls: Controls) -> str:
 
 def _mean(entries: Sequence[Entry]) -> str:
     records = [entry.record for entry in entries if entry.record.status in ("ok", "collapsed")]
-    return f"{mean(r.metrics[r.metric.name] for r in records):.2f}" if records else ""
+    return number(mean(r.metrics[r.metric.name] for r in records)) if records else ""
 
 
 def _protocol(group: Group) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from bench.leaderboard.groups import Entry, length, role_of
-from bench.leaderboard.statistics import half_width
+from bench.leaderboard.statistics import interval
 from bench.leaderboard.tables import header, markdown
 from bench.record import MetricRecord, Record, canonical
 
@@ -192,7 +192,7 @@ def _table(found: list[_Run], heading: Callable[[Value], str]) -> str:
     rows = []
     for name in order:
         own = frame[frame["row"] == name]
-        cells = {heading(c): _cell(own[own["column"] == c]["value"]) for c in columns}
+        cells = {heading(c): interval(own[own["column"] == c]["value"]) for c in columns}
         rows.append({"method": f"`{name}`", **cells})
     return markdown(rows, right={heading(c) for c in columns})
 
@@ -203,10 +203,3 @@ def _ordered(frame: pd.DataFrame, metric: MetricRecord) -> list[str]:
     means = frame[frame["column"] == last].groupby("row")["value"].mean()
     ordered = list(means.sort_values(ascending=not metric.higher_is_better).index)
     return ordered + sorted(set(frame["row"]) - set(ordered))
-
-
-def _cell(values: pd.Series[float]) -> str:
-    if values.empty:
-        return ""
-    half = half_width(values)
-    return f"{values.mean():.2f}" + (f" ± {half:.2f}" if half is not None else "")

@@ -10,6 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from bench.record import number
+
 LEVEL = 0.95
 RESAMPLES = 2_000
 
@@ -20,6 +22,14 @@ def half_width(values: pd.Series[float]) -> float | None:
     if n < 2:
         return None
     return float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * values.std() / math.sqrt(n)
+
+
+def interval(values: pd.Series[float]) -> str:
+    """The mean of `values` with half its interval, as "64.34 ± 5.79"; "" where there are none."""
+    if values.empty:
+        return ""
+    mean, half = float(values.mean()), half_width(values)
+    return number(mean) + (f" ± {number(half, mean)}" if half is not None else "")
 
 
 def bootstrap_interval(difference: NDArray[np.float64]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.leaderboard.groups import FIRST, Entry, differences, flatten, length, setting_of
-from bench.leaderboard.statistics import half_width
+from bench.leaderboard.statistics import interval
 from bench.leaderboard.tables import header, markdown
 from bench.record import Record, canonical
 
@@ -74,7 +74,7 @@ def _row(study: Study, members: Sequence[Entry], names: Columns) -> dict[str, st
         row[name] = f"{sum(logged) / len(logged):.3g}" if logged else ""
     metrics = _metrics(members, names)
     for column, values in metrics.items():
-        row[column] = _mean(values)
+        row[column] = interval(values)
     statuses = sorted({e.record.status for e in members} - {"ok"})
     counts = sorted({len(values) for values in metrics.values()})
     row["seeds"] = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) if counts else ""
@@ -130,11 +130,6 @@ def _shared_logs(entries: Sequence[Entry]) -> list[str]:
     names: Mapping[str, None] = dict.fromkeys(k for e in entries for k in e.record.log)
     telling = [name for name in names if not name.startswith("loss")]
     return telling or list(names)
-
-
-def _mean(values: pd.Series[float]) -> str:
-    half = half_width(values)
-    return f"{values.mean():.2f}" + (f" ± {half:.2f}" if half is not None else "")
 
 
 def _cell(value: object) -> str:

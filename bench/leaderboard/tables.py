@@ -12,7 +12,7 @@ import pandas as pd
 from bench.leaderboard.groups import Row
 from bench.leaderboard.published import closest
 from bench.leaderboard.ranking import Place
-from bench.record import CostRecord, MetricRecord, Record
+from bench.record import CostRecord, MetricRecord, Record, number
 
 UNPAIRED = "†"
 _FIRST = ("top1_default", "top5", "ece")  # secondary metrics that come before others
@@ -72,7 +72,7 @@ def layers_table(places: Sequence[Place]) -> str:
         if len(found) > 1:
             best = _best_layers(place.row)
             cells = {
-                str(layer): f"**{value:.2f}**" if layer in best else f"{value:.2f}"
+                str(layer): f"**{number(value)}**" if layer in best else number(value)
                 for layer, value in found.items()
             }
             rows.append({"method": f"`{place.row.label}`", **cells})
@@ -160,8 +160,8 @@ def score(place: Place) -> str:
         return "-"
     n = len(place.row.ok)
     if place.half_width is None:
-        return f"{place.mean:.2f} (n={n})"
-    return f"{place.mean:.2f} ± {place.half_width:.2f} (n={n})"
+        return f"{number(place.mean)} (n={n})"
+    return f"{number(place.mean)} ± {number(place.half_width, place.mean)} (n={n})"
 
 
 def header(metric: MetricRecord) -> str:
@@ -203,7 +203,7 @@ def _metric(row: Row, name: str) -> pd.Series[float]:
 
 
 def _mean(values: pd.Series[float]) -> str:
-    return "" if values.empty else f"{values.mean():.2f}"
+    return "" if values.empty else number(float(values.mean()))
 
 
 def cost_of(row: Row, of: Callable[[CostRecord], float | None]) -> float | None:

@@ -17,6 +17,7 @@ from bench.record.schema import (
     Status,
     canonical,
     now,
+    number,
     run_id,
 )
 from bench.record.store import (
@@ -48,6 +49,7 @@ __all__ = [
     "canonical",
     "load_all",
     "now",
+    "number",
     "path_for",
     "path_of",
     "read",

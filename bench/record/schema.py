@@ -180,6 +180,15 @@ class Record(Part):
         return self
 
 
+def number(value: float, beside: float | None = None) -> str:
+    """A metric's value as people read it: two decimals, three below 1, where two would be few.
+
+    With `beside`, such as the mean that it is half the interval of, it has as many as that.
+    """
+    shown = value if beside is None else beside
+    return f"{value:.3f}" if 0 < abs(shown) < 1 else f"{value:.2f}"
+
+
 def now() -> str:
     """The present in UTC, as `Record.created` wants it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,6 +1,7 @@
 """PASCAL VOC, or any set in its layout: voc:PATH with JPEGImages, Annotations and ImageSets.
 
-Without a path it is VOCdevkit/VOC2007 in the folder of data sets. Multi-labels, boxes, semantic and instance masks. Everingham et al., IJCV 2010.
+Without a path it is VOCdevkit/VOC2007 in the folder of data sets. Multi-labels, boxes, semantic and
+instance masks. Everingham et al., IJCV 2010.
 """
 
 from __future__ import annotations
