@@ -196,7 +196,9 @@ def _run_one(
 @app.command()
 def sweep(
     suite: Annotated[str, typer.Argument(help="A name of `bench list suites`, or a .yaml file.")],
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda, instead of the suite's.")
+    ] = None,
     data_root: Annotated[
         Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of data sets.")
     ] = None,

@@ -13,6 +13,10 @@ class BenchError(Exception):
     """
 
 
+class AbsentError(BenchError):
+    """Data that are not on this machine."""
+
+
 class BusyError(BenchError):
     """Another process is at the same work; its result can be used once it is done."""
 

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -66,3 +66,23 @@ def summary_of(path: Path) -> str:
     """The first line of a Python file's docstring, read without importing the file."""
     docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
     return docstring.partition("\n")[0]
+
+
+def content_digests(settings: Mapping[str, object]) -> dict[str, str]:
+    """A digest of every file or folder that a setting names, by setting.
+
+    A file's is of its content, a folder's of its files' names and sizes. Only text that looks like
+    a path counts: with a separator or a suffix.
+    """
+    found = {}
+    for key, value in settings.items():
+        if not isinstance(value, str) or not ("/" in value or Path(value).suffix):
+            continue
+        path = Path(value).expanduser()
+        if path.is_file():
+            found[key] = sha256_file(path)
+        elif path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            told = [f"{file.relative_to(path)} {file.stat().st_size}" for file in files]
+            found[key] = hashlib.sha256("\n".join(told).encode()).hexdigest()
+    return found

@@ -47,6 +47,8 @@ def identity(resolved: Resolved, split: Split, method: Method) -> dict[str, Any]
     }
     if "pretrained" in resolved.needs:
         parts["weights"] = weights_digest(method)  # a file's name says nothing of its content
+    if "weights" not in parts and (told := files.content_digests(tree["method"]["config"])):
+        parts["files"] = told  # lists of labels: a path says nothing of what is in it
     frozen = {name: p for name, p in method.named_parameters() if not p.requires_grad}
     if frozen and "weights" not in parts:  # those of a network that a loss is measured by
         parts["frozen"] = tensors_digest(frozen)
@@ -104,7 +106,7 @@ def pretrain(
         BenchError: another process is training the same, or weights or checkpoints are damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder / "lock"):
         done = folder / DONE
         if not resume:
             done.unlink(missing_ok=True)
@@ -173,13 +175,19 @@ def restore(method: Method, folder: Path, cfg: EngineConfig) -> Trained:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / "lock", timeout=0)
+def locked(file: Path) -> Iterator[None]:
+    """Hold the lock `file`.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise BusyError(
-            f"this configuration is being trained by another process (lock {folder / 'lock'}); "
+            f"another process is at this very configuration (lock {file}); "
             "wait for it and run again, the result will be reused"
         ) from error
     try:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bench import environment, files, pretraining, record, rng, spread
-from bench.api import DataInfo, Encoder, Method, Scores, View
+from bench.api import Classifier, DataInfo, Encoder, Method, Scores, View
 from bench.data.dataset import DataSet, Split
 from bench.engine import Trained
 from bench.errors import BenchError
@@ -46,18 +46,19 @@ def run(
     the size and with the normalisation that it was trained with.
 
     Raises:
-        BenchError: bad input, a full disk, or the same pretraining going on in another process.
+        BenchError: bad input, a full disk, or the same run going on in another process.
     """
     planned = plan(resolved, data, target)
     folder = files.cache_root() / "runs" / planned.pretraining_id
     done = _Done(planned.run_id, folder)
     method, split, on = planned.method, planned.split, planned.on
-    try:
-        _train_and_measure(done, method, split, resolved, on, reporter, resume)
-    except torch.OutOfMemoryError:
-        done.status = "oom"
-        done.message = "out of memory; use a smaller --batch-size or --precision bf16"
-    return _store(_record(done, method, split, resolved, on), done.scores, results)
+    with pretraining.locked(files.cache_root() / "running" / f"{planned.run_id}.lock"):
+        try:
+            _train_and_measure(done, method, split, resolved, on, reporter, resume)
+        except torch.OutOfMemoryError:
+            done.status = "oom"
+            done.message = "out of memory; use a smaller --batch-size or --precision bf16"
+        return _store(_record(done, method, split, resolved, on), done.scores, results)
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,16 @@ def plan(resolved: Resolved, data: DataSet, target: DataSet | None = None) -> Pl
     _check_needs(resolved, data.info, on.info)
     method = pretraining.build(resolved, replace(data.info, n_train=len(split)))
     _check_encoder(resolved, method)
+    if resolved.protocol.takes is Classifier and on.info.classes != data.info.classes:
+        raise BenchError(
+            f"protocol {resolved.protocol_name} measures the method's own classifier, of the "
+            f"classes of {data.info.name}; those of {on.info.name} are others"
+        )
     identity = pretraining.identity(resolved, split, method)
     pretraining_id = record.run_id(identity)
     identity |= {"protocol": resolved.tree()["protocol"], "test": on.test.digest}
+    if told := files.content_digests(resolved.tree()["protocol"]["config"]):
+        identity["protocol_files"] = told
     return Plan(record.run_id(identity), pretraining_id, method, split, on)
 
 
@@ -133,7 +141,7 @@ def _train_and_measure(
         done.message = f"the loss is not finite; the last good checkpoint is in {done.folder.name}"
         return
     started = time.perf_counter()
-    encoder = method.encoder().requires_grad_(False).eval()
+    encoder = method.encoder().to(device).requires_grad_(False).eval()
     # The weights are hashed by the store; this names the code around them.
     tag = record.canonical([resolved.method_name, method.version, resolved.method_cfg, method.data])
     store = FeatureStore(files.cache_root() / "features", encoder, tag, device, reporter)

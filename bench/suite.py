@@ -115,7 +115,9 @@ class Suite(Config):
 
 
 def read(name: str, **given: Any) -> Suite:
-    """The suite called `name`, or in the file `name`; `given` options hold for all its blocks.
+    """The suite called `name`, or in the file `name`.
+
+    Options that are `given`, and not None, hold for all its blocks, whatever the file says.
 
     Raises:
         BenchError: there is no such suite, or it is not a valid one; the line says where.
@@ -142,5 +144,9 @@ def read(name: str, **given: Any) -> Suite:
         fault = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in fault["loc"])
         raise BenchError(f"{path}: {where}: {fault['msg']}") from error
-    changed = tuple(block.model_copy(update=given) for block in suite.runs)
-    return suite.model_copy(update={"runs": changed})
+    held = {key: value for key, value in given.items() if value is not None}
+    blocks = tuple(
+        resolve.validated(Block, {**block.model_dump(), **held}, "this sweep")
+        for block in suite.runs
+    )
+    return suite.model_copy(update={"runs": blocks})

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from rich.text import Text
 from bench import files, record, runner
 from bench.data import catalog
 from bench.data.dataset import DataOptions, DataSet
-from bench.errors import BenchError, BusyError
+from bench.errors import AbsentError, BenchError, BusyError
 from bench.progress import Reporter
 from bench.record import Record
 from bench.resolve import Resolved, data_options
@@ -49,6 +50,11 @@ class Cell:
     record: Record | None = None
 
     @property
+    def busy(self) -> bool:
+        """Whether another process is at it."""
+        return self.state == "busy"
+
+    @property
     def data(self) -> str:
         """Where the numbers are measured."""
         return self.target or self.block.data
@@ -75,6 +81,7 @@ class Sweep:
     def __init__(self, suite: Suite, results: Path, reporter: Reporter) -> None:
         self.suite, self.results, self.reporter = suite, results, reporter
         self.log = files.cache_root() / "sweep.log"
+        self._diverged: dict[str, str] = {}  # pretraining -> what its record says
         self._load: Callable[..., DataSet] = lru_cache(maxsize=LOADED)(self._read)
         for block in suite.runs:
             block.check_names()
@@ -89,22 +96,39 @@ class Sweep:
                 time.sleep(WAIT)
             for cell in todo:
                 self._look(cell)
-                if cell.state != "done":
+                if cell.state in ("left", "busy"):
                     self._do(cell, resume)
         return not any(cell.state == "failed" for cell in self.cells)
 
     def _cells(self, block: Block) -> Iterator[Cell]:
         for target in block.eval_data or (None,):
-            try:
+            whole = Cell(block, target)
+            with self._guarded(whole):
                 size = self._data(block, block.data).info.size
                 if target:
                     self._data(block, target)
-                runs = list(block.runs(size))
-            except BenchError as error:
-                yield Cell(block, target, state="absent", message=str(error))
-                continue
-            for resolved in runs:
-                yield Cell(block, target, resolved)
+                for resolved in block.runs(size):
+                    yield Cell(block, target, resolved)
+            if whole.state != "left":
+                yield whole
+
+    @contextmanager
+    def _guarded(self, cell: Cell) -> Iterator[None]:
+        """What goes wrong with a cell is told in it, and stops no other."""
+        try:
+            yield
+        except BusyError:
+            cell.state = "busy"
+        except AbsentError as error:
+            cell.state, cell.message = "absent", str(error)
+        except BenchError as error:
+            cell.state, cell.message = "failed", str(error)
+        except Exception as error:  # whatever it is, the other cells are worth having
+            cell.state = "failed"
+            cell.message = f"{type(error).__name__}: {error} (traceback in {self.log})"
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a", encoding="utf-8") as log:
+                log.write(f"{record.now()} {cell.title()}\n{traceback.format_exc()}\n")
 
     def _data(self, block: Block, name: str) -> DataSet:
         own = name == block.data
@@ -128,40 +152,35 @@ class Sweep:
         """Whether a record of the cell is there already, of this sweep or any other run."""
         if cell.resolved is None or cell.state in ("done", "failed"):
             return
-        try:
-            path = runner.plan(cell.resolved, *self._both(cell)).path(self.results, cell.resolved)
+        with self._guarded(cell):
+            plan = runner.plan(cell.resolved, *self._both(cell))
+            path = plan.path(self.results, cell.resolved)
             if path.exists():
-                found = record.read(path)
-                if found.status in ("ok", "collapsed"):
-                    cell.state, cell.record = "done", found
-        except BenchError as error:
-            cell.state, cell.message = "failed", str(error)
+                self._take(cell, record.read(path), plan.pretraining_id)
+            elif plan.pretraining_id in self._diverged:
+                cell.state, cell.message = "failed", self._diverged[plan.pretraining_id]
 
     def _do(self, cell: Cell, resume: bool) -> None:
         assert cell.resolved is not None
-        started = time.monotonic()
-        try:
+        cell.state, started = "left", time.monotonic()
+        with self._guarded(cell):
             data, target = self._both(cell)
             outcome = runner.run(
                 cell.resolved, data, self.results, self.reporter, resume=resume, target=target
             )
-        except BusyError:
-            cell.state = "busy"
-            return
-        except BenchError as error:
-            cell.state, cell.message = "failed", str(error)
-        except Exception as error:  # whatever it is, the other cells are worth having
-            cell.state, cell.message = "failed", f"{type(error).__name__}: {error}"
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            with self.log.open("a", encoding="utf-8") as log:
-                log.write(f"{record.now()} {cell.title()}\n{traceback.format_exc()}\n")
-            cell.message += f" (traceback in {self.log})"
-        else:
-            cell.record = outcome.record
-            ended_well = cell.record.status in ("ok", "collapsed")
-            cell.state = "done" if ended_well else "failed"
-            cell.message = cell.record.message or ""
-        self._tell(cell, time.monotonic() - started)
+            self._take(cell, outcome.record, outcome.record.pretraining.id)
+            if cell.state == "left":
+                cell.state, cell.message = "failed", outcome.record.message or ""
+        if not cell.busy:
+            self._tell(cell, time.monotonic() - started)
+
+    def _take(self, cell: Cell, found: Record, pretraining: str) -> None:
+        """Note what a record says; one that ran out of memory, say, is tried again."""
+        if found.status in ("ok", "collapsed"):
+            cell.state, cell.record = "done", found
+        elif found.status == "diverged":  # as would every other protocol's run of it
+            cell.state, cell.record = "failed", found
+            cell.message = self._diverged[pretraining] = found.message or "it diverged"
 
     def _tell(self, cell: Cell, seconds: float) -> None:
         counts = Counter(one.state for one in self.cells)

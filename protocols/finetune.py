@@ -15,7 +15,7 @@ from bench.eval.crop_flip import crop_and_flip
 from bench.eval.new_head import with_new_head
 from bench.eval.predicting import predict
 from bench.eval.scoring import class_labels, classification_metrics, edges, top_k_accuracy
-from bench.eval.training import Part, train
+from bench.eval.training import DivergedError, Part, train
 from bench.nn.classifier import WithHead
 
 
@@ -43,7 +43,7 @@ class Finetune(Protocol):
         head_lr: PositiveFloat = 0.1  # the most that the encoder may have
         epochs: PositiveInt = 5  # a minute on a CPU core for 10,000 pictures of 32 px
         min_steps: PositiveInt = 300  # small sets
-        batch_size: PositiveInt = 128
+        batch_size: int = Field(128, ge=2)  # batch norm needs two
         weight_decay: NonNegativeFloat = 5e-4  # RotNet's (arXiv:1803.07728)
         augment: bool = True  # crop and mirror
 
@@ -59,8 +59,13 @@ class Finetune(Protocol):
         lrs = cfg.lrs if _learns(encoder) else cfg.lrs[:1]
         val_top1 = {}
         for lr in lrs:
-            model = finetuned(encoder, data.train, lr, cfg, seed)
-            val_top1[lr] = top_k_accuracy(*predict(data.val, model.classify), 1)
+            try:
+                model = finetuned(encoder, data.train, lr, cfg, seed)
+                val_top1[lr] = top_k_accuracy(*predict(data.val, model.classify), 1)
+            except DivergedError:
+                if lr == min(lrs):  # what is too much may be so for this encoder alone
+                    raise
+                val_top1[lr] = 0.0
         best = max(lrs, key=lambda lr: val_top1[lr])
         model = finetuned(encoder, data.full, best, cfg, seed)
 

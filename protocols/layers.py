@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from bench.api import Encoder, EvalData, Metric, OptimSpec, Protocol, Scores
@@ -37,7 +37,7 @@ class Layers(Protocol):
         numbers: PositiveInt = 9000  # 9,216 to 9,600 in every layer of the paper
         epochs: PositiveInt = 28
         min_steps: PositiveInt = 1000  # of sets below 9,000 pictures, where 28 epochs are few
-        batch_size: PositiveInt = 256
+        batch_size: int = Field(256, ge=2)  # batch norm needs two
         lr: PositiveFloat = 0.01
         weight_decay: NonNegativeFloat = 5e-4  # not of biases
         augment: bool = True  # crop and mirror

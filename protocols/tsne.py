@@ -6,7 +6,7 @@ import importlib
 from typing import Any, Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -43,7 +43,7 @@ class Tsne(Protocol):
         pictures: PositiveInt = 2000  # of test, class-balanced; usual are 2,000 to 5,000
         components: PositiveInt = 50  # van der Maaten and Hinton's 30, scikit-learn's advice 50
         perplexity: PositiveFloat = 30.0  # of t-SNE, scikit-learn's; the paper: 5 to 50
-        steps: PositiveInt = 1000  # of t-SNE, the paper's
+        steps: int = Field(1000, ge=250)  # of t-SNE, the paper's
         neighbors: PositiveInt = 15  # of UMAP, its default
         min_dist: PositiveFloat = 0.1  # of UMAP, its default
         k: PositiveInt = 10  # of the two numbers

@@ -23,6 +23,7 @@ from bench.eval.multilabel_net import (
 from bench.eval.sampling import kept
 from bench.eval.scoring import edges, require_finite
 from bench.eval.svm_probe import FewPositives, cross_validate, few_positives
+from bench.eval.training import DivergedError
 from bench.rng import fold
 
 EIGHTHS = tuple(n / 8 for n in range(1, 8))
@@ -154,6 +155,8 @@ def _svms(encoder: Encoder, data: EvalData, cfg: Any, seed: int, learnt: Tensor)
         shot = multilabel_average_precision(shot_scores, targets.repeat(1, cfg.draws))
         scores.metrics[f"mAP_k{k}"] = _means(shot)["mAP"]
         scores.selected[f"k{k}"] = {"cost": found.cost, "val_mAP_step": 100 * found.val_ap}
+    if cfg.low_shot:
+        scores.selected["left_out_shots"] = [k for k in cfg.shots if k not in few]
     return scores
 
 
@@ -179,7 +182,13 @@ def _trained(encoder: Encoder, data: EvalData, cfg: Any, seed: int, learnt: Tens
         logits, targets = score_crops(split, network, cfg.crops, seed)
         return multilabel_average_precision(logits[:, learnt], targets[:, learnt])
 
-    val = {rate: _means(judged(data.val, fitted(data.train, rate)))["mAP"] for rate in cfg.lrs}
+    val = dict.fromkeys(cfg.lrs, 0.0)
+    for rate in cfg.lrs:
+        try:
+            val[rate] = _means(judged(data.val, fitted(data.train, rate)))["mAP"]
+        except DivergedError:
+            if rate == min(cfg.lrs):  # what is too much may be so for this encoder alone
+                raise
     lr = max(cfg.lrs, key=lambda rate: val[rate])
     network = fitted(data.full, lr)
     return _scores(

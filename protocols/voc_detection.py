@@ -18,9 +18,10 @@ class VocDetection(Protocol):
     pyramid of all ("fpn", arXiv:1612.03144); its heads are new, and a batch norm comes before them.
     The encoder is fine-tuned as a whole with its batch norm, as MoCo does (arXiv:1911.05722, A), or
     left as it is (`frozen`). Nothing is chosen, so train + val are trained on, by a fixed schedule
-    of SGD; mirroring is the only augmentation. Difficult objects are not learnt, and count neither
-    way. Pictures are seen whole, squashed to a square. `AP`, `AP75` and VOC's own mAP (11 points
-    as in 2007, and the area) are recorded too, all of them over objects of every size.
+    of SGD; mirroring is the only augmentation. Difficult objects are not learnt (regions on them
+    are ground), and in scores count neither way. Pictures are seen whole, squashed to a square.
+    `AP`, `AP75` and VOC's own mAP (11 points as in 2007, and the area) are recorded too, all of
+    them over objects of every size.
     """
 
     metric = Metric("AP50")

@@ -88,7 +88,7 @@ def _box(path: Path, thing: ET.Element, width: int, height: int) -> tuple[float,
     x0, y0, x1, y1 = (_number(path, thing, f"bndbox/{corner}") for corner in _CORNERS)
     # The kit counts pixels from 1 and includes the last one. Tools that count from 0 are common
     # enough to forgive: a box may begin at 0, and then loses nothing but that column.
-    if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):
+    if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height and x1 >= 1 and y1 >= 1):
         raise BenchError(
             f"{path}: box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) is not in the picture of "
             f"{width} x {height} px"

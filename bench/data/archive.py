@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from bench.errors import BenchError
+from bench.errors import AbsentError, BenchError
 from bench.files import cache_root, sha256_file
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def _checked(name: str) -> tuple[Path, str]:
             if _expected(path) not in (None, digest):
                 raise BenchError(f"{path} is damaged: its sha256 is not the one in SHA256SUMS")
             return path, digest
-    raise BenchError(
+    raise AbsentError(
         f"{name} is not in {folders[0]}; name the folder that holds it with $BENCH_SHARED_DATA"
     )
 

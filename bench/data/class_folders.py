@@ -18,7 +18,7 @@ from bench.data.decode import header_size, is_picture
 from bench.data.folder import Broken, FolderImages
 from bench.data.statistics import Statistics
 from bench.data.stored import store
-from bench.errors import BenchError
+from bench.errors import AbsentError, BenchError
 
 LARGEST = 256  # pixels: pictures of unknown size are stored no larger by default
 TEST_SHARE = 0.2  # of a folder that is not parted into training and test pictures
@@ -112,7 +112,7 @@ def _scan_flat(root: Path, part: str) -> Listing:
 
 def _existing(folder: Path) -> Path:
     if not folder.is_dir():
-        raise BenchError(f"{folder} is not a folder; give the folder that holds the pictures")
+        raise AbsentError(f"{folder} is not a folder; give the folder that holds the pictures")
     return folder
 
 
@@ -155,7 +155,7 @@ def _train_and_test(
     root: Path, name: str, options: DataOptions, test_folders: tuple[str, ...], flat: bool
 ) -> tuple[Listing, Listing]:
     if not root.is_dir():
-        raise BenchError(f"data set {name}: there is no folder {root}")
+        raise AbsentError(f"data set {name}: there is no folder {root}")
 
     def listed(part: str, classes: tuple[str, ...] | None = None) -> Listing:
         return _scan_flat(root, part) if flat else scan(root, part, options.workers, classes)

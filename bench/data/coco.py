@@ -26,7 +26,7 @@ from bench.data.folder import Broken, FolderImages
 from bench.data.masks import VOID
 from bench.data.statistics import Statistics
 from bench.data.stored import store
-from bench.errors import BenchError
+from bench.errors import AbsentError, BenchError
 
 SIZE = 256
 SLACK = 1.0  # pixels by which a box may stick out: COCO's are rounded; it is clipped
@@ -71,7 +71,7 @@ def _instances(root: Path, name: str, part: str) -> Path:
     folder, pattern = root / "annotations", f"instances_{part}*.json"
     found = sorted(folder.glob(pattern))
     if not found:
-        raise BenchError(f"data set {name}: there is no {folder / pattern}")
+        raise AbsentError(f"data set {name}: there is no {folder / pattern}")
     if len(found) > 1:
         both = f"{found[0].name} and {found[1].name}"
         raise BenchError(f"{folder} holds {both}; give a folder with one of them")
@@ -86,6 +86,9 @@ def _read(path: Path) -> dict[str, Any]:
     lists = ("images", "annotations", "categories")
     if not isinstance(notes, dict) or not all(isinstance(notes.get(key), list) for key in lists):
         raise BenchError(f"{path}: the lists {', '.join(lists)} are not all there")
+    for key in lists:
+        if strange := [row for row in notes[key] if not isinstance(row, dict)]:
+            raise BenchError(f"{path}: {key} holds {strange[0]!r}, which is no object of JSON")
     return notes
 
 
@@ -202,7 +205,11 @@ def _split(
     pictures = [pictures[i] for i in stored.kept.tolist()]
     notes = [picture.note for picture in pictures]
     boxes = tuple(note.boxes_at(size) for note in notes)
-    drawn = all(shape for picture in pictures for shape in picture.drawn)
+    bare = sum(not shape for picture in pictures for shape in picture.drawn)
+    drawn = not bare
+    if bare:
+        objects = "objects are" if bare > 1 else "object is"
+        options.log.append(f"{root}: {bare} {objects} not drawn, so the {name} split has no masks")
     told = json.dumps([picture.drawn for picture in pictures])
     split = Split(
         name=name,

@@ -18,7 +18,7 @@ from bench.data.folder import Broken, FolderImages
 from bench.data.statistics import IMAGENET
 from bench.data.stored import store
 from bench.data.torchvision_sets import folder
-from bench.errors import BenchError
+from bench.errors import AbsentError, BenchError
 
 SIZE = 256  # px: stored squashed, beside the true aspect, as `imagenet` is
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Kit:
         """
         path = self.root / name
         if not path.exists():
-            raise BenchError(
+            raise AbsentError(
                 f"{self.title} is not (or not whole) in {self.root}: there is no {name}; unpack it "
                 "there (nothing is downloaded), or name another place with --data-root or "
                 "$BENCH_DATA"
@@ -138,7 +138,8 @@ def _split(
     files = FolderImages(found.root, paths, options.size or SIZE, broken, options.workers)
     stored = store(files, digest_of("\n".join(paths), labels, sizes))
     labels = labels[stored.kept]
-    split = Split(name, stored.images, digest_of(stored.digest, labels), labels)
+    names = [paths[at] for at in stored.kept.tolist()]
+    split = Split(name, stored.images, digest_of(stored.digest, labels), labels, names=names)
     return split, stored.kept
 
 

@@ -19,7 +19,7 @@ from torchvision.datasets import VisionDataset
 from bench.data.assemble import in_memory
 from bench.data.dataset import DataOptions, DataSet
 from bench.data.statistics import Statistics
-from bench.errors import BenchError
+from bench.errors import AbsentError
 from bench.files import cache_root
 
 TIMEOUT = 10.0  # seconds without an answer, after which the network counts as closed
@@ -61,7 +61,7 @@ def fetch(
             return opener(root, download=True)
     except (OSError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BenchError(
+        raise AbsentError(
             f"{title} is not (or not whole) in {root}, and could not be downloaded ({reason}); put "
             f"the folder {inside} or the file {archive} there, or name another place with "
             "--data-root or $BENCH_DATA"

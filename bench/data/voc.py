@@ -19,7 +19,7 @@ from bench.data.folder import Broken, FolderImages
 from bench.data.masks import MaskFiles
 from bench.data.statistics import Statistics
 from bench.data.stored import store
-from bench.errors import BenchError
+from bench.errors import AbsentError, BenchError
 
 SIZE = 256
 CLASSES = (
@@ -41,7 +41,7 @@ def load_voc(root: Path, name: str, options: DataOptions) -> DataSet:
     """
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         if not (root / part).is_dir():
-            raise BenchError(f"data set {name}: there is no folder {root / part}{_hint(root)}")
+            raise AbsentError(f"data set {name}: there is no folder {root / part}{_hint(root)}")
     classes = _classes(root)
     parts = ("trainval", "test") if _has_test(root) else ("train", "val")
     train, test = (_annotated(root, part, classes) for part in parts)

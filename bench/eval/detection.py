@@ -79,7 +79,7 @@ def measure(
         spec = OptimSpec(
             lr=cfg.lr,
             weight_decay=1e-4,
-            decay_bias_and_norm=False,  # both as in detectron2
+            decay_bias_and_norm=False,  # detectron2 has 1e-4 too, and spares the norms alone
             schedule="step",
             milestones=(0.75, 11 / 12),  # MoCo's: 18,000 and 22,000 of 24,000
             gammas=(0.1, 0.1),

@@ -61,10 +61,14 @@ def boxes_at(split: EvalSplit, size: int) -> list[Boxes]:
 
 
 def to_learn(boxes: Sequence[Boxes], device: torch.device) -> list[Boxes]:
-    """The objects that are learnt from, on `device`: no difficult ones, as crowds are no boxes."""
+    """The objects that are learnt from, on `device`: no difficult ones, as crowds are no boxes.
+
+    Regions on difficult ones so count as ground; nor are boxes without an area learnt.
+    """
+    kept = [~x.difficult & (x.xyxy[:, 2:] > x.xyxy[:, :2]).all(1) for x in boxes]
     return [
-        Boxes(*(part[~x.difficult].to(device) for part in (x.xyxy, x.label, x.difficult)))
-        for x in boxes
+        Boxes(*(part[keep].to(device) for part in (x.xyxy, x.label, x.difficult)))
+        for x, keep in zip(boxes, kept, strict=True)
     ]
 
 
@@ -208,7 +212,9 @@ class FasterRCNN(Detector):
         sides = size * SMALLEST * (LARGEST / SMALLEST) ** steps.view(levels, per_level)
         # Samples per bin as many as its region has pixels, as in detectron2.
         pool = MultiScaleRoIAlign(pyramid.layers, output_size=BINS, sampling_ratio=0)
-        # By itself it rounds strides to powers of two, which patches of 14 px are not.
+        # By itself it rounds strides to powers of two, which patches of 14 px are not. A region is
+        # read from the level where it spans about 14 cells (224 px at a stride of 16, as in
+        # arXiv:1612.03144): of pictures below about 112 px always the finest.
         pool.scales = [side / size for side in pyramid.sides]
         finest = round(math.log2(size / pyramid.sides[0]))
         pool.map_levels = LevelMapper(finest, finest + levels - 1)

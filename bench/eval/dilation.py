@@ -46,6 +46,8 @@ def dilated(encoder: Encoder, size: int, device: torch.device | str = "cpu") -> 
         before = _last(network, blank)
         for hook in hooks:
             hook.remove()
+        if next(iter(sides.values()), None) != size:  # patches, say: strides would be of those
+            raise ValueError("the first convolution does not see the picture at its size")
         stride = _stride(size, before)
         for module, side in sides.items():
             _dilate(module, _stride(size, side), max(1, stride // FINER))

@@ -95,7 +95,7 @@ def probe_layers(
             return torch.stack([head(m) for head, m in zip(heads, seen, strict=True)], dim=1)
 
         out, labels = predict(split, all_heads)  # [N, L, K]
-        return dict(zip(layers, out.unbind(1), strict=True)), labels
+        return require_finite(dict(zip(layers, out.unbind(1), strict=True))), labels
 
     out, labels = logits(data.val, fit(data.train))
     val_top1 = {layer: top_k_accuracy(out[layer], labels, 1) for layer in layers}

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 TOLERANCE = 1e-6  # of the objective
-MAX_STEPS = (
-    1000  # 3 to 30 are usual (measured); hundreds where rows can be told apart, at cost 1000
-)
+# 3 to 30 are usual (measured); hundreds where rows can be told apart, at a cost of 1000.
+MAX_STEPS = 1000
 LINE_STEPS = 4  # Newton steps along a direction, where the objective is piecewise quadratic
 TINY = 1e-30
 

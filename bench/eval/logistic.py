@@ -1,10 +1,11 @@
 """L2-regularised logistic regression by L-BFGS, at many strengths on the same features.
 
 The objective is scikit-learn's, the sum of the losses + strength / 2 * |weight|^2 with a free bias,
-so `strength` is 1 / C. It is convex and has one optimum, so that only time depends on how it is
-found: features are centred and turned to their principal axes, and L-BFGS starts from the curvature
-that the loss has along each axis at weight zero. What scikit-learn needs 10,000 steps for on badly
-scaled features takes tens, so that nothing has to be standardised to converge.
+so `strength` is 1 / C (1 / 2C for a softmax over two classes, where scikit-learn has one column).
+It is convex and has one optimum, so that only time depends on how it is found: features are
+centred and turned to their principal axes, and L-BFGS starts from the curvature that the loss has
+along each axis at weight zero. What scikit-learn needs 10,000 steps for on badly scaled features
+takes tens, so that nothing has to be standardised to converge.
 """
 
 from __future__ import annotations

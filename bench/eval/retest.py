@@ -67,8 +67,8 @@ def valid_labels(path: Path, classes: tuple[str, ...]) -> Tensor:
         raise BenchError(f"the labels {path} cannot be read: {error}") from error
     if not isinstance(rows, list) or not rows:
         raise BenchError(f"{path}: expected a list with an entry for each test picture")
-    number = {name: at for at, name in enumerate(classes)}
-    number |= {str(at): at for at in range(len(classes))}
+    number = {str(at): at for at in range(len(classes))}
+    number |= {name: at for at, name in enumerate(classes)}  # a name that is a number is a name
     valid = torch.zeros(len(rows), len(classes), dtype=torch.bool)
     for at, row in enumerate(rows):
         for entry in _entries(row):

@@ -17,6 +17,8 @@ from bench.errors import BenchError
 
 LEVELS = 256  # values of a mask's pixel
 
+CHUNK = 2**24  # scores held at once when they are resized to masks: 64 MiB
+
 
 class Confusion:
     """Counts of pixels by (true, predicted) class, added up batch by batch on the device."""
@@ -133,8 +135,11 @@ def pixel_confusion(
     for index, x in split.batches(order, view):
         found = scores(x)
         for rows, truth in _by_shape(masks, index.tolist()):
-            full = F.interpolate(found[rows], truth.shape[1:], mode="bilinear")
-            confusion.add(full.argmax(1), truth.to(split.device))
+            few = max(1, CHUNK // (found.shape[1] * truth[0].numel()))
+            for at in range(0, len(truth), few):
+                some = truth[at : at + few]
+                full = F.interpolate(found[rows[at : at + few]], some.shape[1:], mode="bilinear")
+                confusion.add(full.argmax(1), some.to(split.device))
     return confusion.matrix(masks_of(split))
 
 

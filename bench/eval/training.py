@@ -18,6 +18,11 @@ from bench.data.order import endless
 from bench.errors import BenchError
 from bench.rng import generator
 
+
+class DivergedError(BenchError):
+    """The loss is no longer finite; a lower learning rate may do."""
+
+
 Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 CHECKED = 50  # steps between looks at whether the loss is finite, for which a GPU has to wait
 
@@ -61,7 +66,7 @@ def train(
         epoch: steps in an epoch, for warm-ups; by default those that see each picture once.
 
     Raises:
-        BenchError: the loss is no longer finite.
+        DivergedError: the loss is no longer finite.
     """
     parts = [Part(list(part.parameters), part.spec) for part in parts]
     optimizers = [optim.build(part.spec, part.parameters) for part in parts]
@@ -85,6 +90,6 @@ def train(
             optimizer.step()
         finite &= value.detach().isfinite()
         if (step % CHECKED == 0 or step == steps - 1) and not finite.item():
-            raise BenchError(
+            raise DivergedError(
                 f"the loss is not finite after {step + 1} steps; set a lower learning rate"
             )

@@ -17,11 +17,12 @@ from scipy.stats import spearmanr
 from bench.leaderboard.groups import NO_BACKBONE, Entry, length, role_of
 from bench.leaderboard.statistics import interval
 from bench.leaderboard.tables import markdown
-from bench.record import Record
+from bench.record import Record, canonical
 
 COMMON = 4  # methods that two orders must share to be compared
 PAPER, HERE = "paper", "here"
 Published = Mapping[str, Any]  # a line of the published table
+Rows = dict[str, dict[str, dict[int, float]]]  # row -> variant -> seed -> value
 
 OURS = {  # names of papers, but for case and punctuation
     "random": "random_init",
@@ -62,6 +63,7 @@ OURS = {  # names of papers, but for case and punctuation
         )
     },
 }
+METRICS = {"mAP_11pt": "mAP_11"}  # as published -> ours
 DATA = {  # ours -> as published
     "food101": "Food-101",
     "cifar10": "CIFAR-10",
@@ -84,8 +86,9 @@ class Column(NamedTuple):
     heading: str
     published: Mapping[str, str]
     protocol: str
-    metric: str
-    config: Mapping[str, object] = {}  # of our protocol or method, as far as it matters
+    metric: str  # "": that of each published line
+    config: Mapping[str, object] = {}  # of our protocol, or else of the method
+    unless_other: Mapping[str, object] = {}  # the same, of protocols that have such settings
     method: str = ""  # "": the rows are methods
 
 
@@ -99,7 +102,8 @@ class Lecture:
     columns: tuple[Column, ...]
     theirs: Callable[[Published], str]
     ours: Callable[[Record], str]
-    settings: bool = False  # whether runs of changed settings belong here
+    settings: bool = False  # rows are settings of one method
+    data: bool = False  # rows are data sets
 
 
 def method_of(line: Published) -> str:
@@ -129,6 +133,7 @@ def _transfer(title: str, protocol: str, theirs: str) -> Lecture:
         columns,
         lambda line: str(line["dataset"]),
         lambda record: DATA.get(record.data.name.partition("-")[0], ""),
+        data=True,
     )
 
 
@@ -207,6 +212,7 @@ LECTURES = (
                 "label_fraction|classifier",
                 "top5",
                 {"labels": share},
+                {"mode": "finetune", "distil": False},
             )
             for share in (0.01, 0.1)
         ),
@@ -230,81 +236,104 @@ def lectures(entries: Iterable[Entry], published: pd.DataFrame) -> Iterator[tupl
     for lecture in LECTURES:
         lines = published[published["table"].isin(lecture.tables)].to_dict("records")
         theirs = [_theirs(lecture, column, lines) for column in lecture.columns]
-        ours = [_ours(lecture, column, good, set().union(*theirs)) for column in lecture.columns]
+        wanted = {row: metric for found in theirs for row, (_, metric) in found.items()}
+        ours = [_ours(lecture, column, good, wanted) for column in lecture.columns]
         if any(found for found, _ in ours):
-            yield lecture.title, _body(lecture, theirs, ours)
+            values = [{row: value for row, (value, _) in found.items()} for found in theirs]
+            yield lecture.title, _body(lecture, values, ours)
 
 
 def _theirs(
     lecture: Lecture, column: Column, lines: Sequence[Mapping[Any, Any]]
-) -> dict[str, float]:
-    """The best published number of each row."""
-    found: dict[str, float] = {}
+) -> dict[str, tuple[float, str]]:
+    """The best published number of each row, and its metric by our name."""
+    found: dict[str, tuple[float, str]] = {}
     for line in lines:
         if all(line[key] == value for key, value in column.published.items()):
-            row = lecture.theirs(line)
-            found[row] = max(found.get(row, float("-inf")), float(line["value"]))
+            row, value = lecture.theirs(line), float(line["value"])
+            if row not in found or value > found[row][0]:
+                found[row] = value, METRICS.get(line["metric"], line["metric"])
     return found
 
 
 def _ours(
-    lecture: Lecture, column: Column, records: Sequence[Record], rows: set[str]
+    lecture: Lecture, column: Column, records: Sequence[Record], wanted: Mapping[str, str]
 ) -> tuple[dict[str, pd.Series[float]], str]:
     """Our numbers by row, of the one setting that has most of the rows, and what it is."""
-    settings: dict[tuple[str, ...], dict[str, dict[int, float]]] = defaultdict(dict)
+    settings: dict[tuple[str, ...], Rows] = defaultdict(dict)
     shared: list[tuple[Record, str]] = []
+
+    def put(rows: Rows, row: str, record: Record) -> None:
+        value = record.metrics.get(column.metric or wanted[row])
+        if value is not None:
+            seeds = rows.setdefault(row, {}).setdefault(_variant(record, column), {})
+            seeds.setdefault(record.seed, value)
+
     for record in records:
         row = lecture.ours(record)
-        if row not in rows or not _fits(record, column, lecture.settings):
+        if row not in wanted or not _fits(record, column, lecture.settings):
             continue
         if role_of(record):
             shared.append((record, row))
         else:
-            _put(settings[_setting(record, column)], row, record, column)
+            put(settings[_setting(record, lecture, column)], row, record)
     if not settings:
         for record, row in shared:
-            _put(settings[_setting(record, column)], row, record, column)
+            put(settings[_setting(record, lecture, column)], row, record)
     if not settings:
         return {}, ""
-    # Rows may be data sets: then all of them are of one pretraining.
     most = Counter({key: len(found) for key, found in sorted(settings.items())})
     place, _ = most.most_common(1)[0]
     for record, row in shared:
-        own = _setting(record, column)
-        if own[:-1] == place[:-1] or (record.method.name in NO_BACKBONE and own[0] == place[0]):
-            _put(settings[place], row, record, column)
-    seeds = settings[place].items()
-    told = " · ".join(part for part in place if part)
-    return {row: pd.Series(list(by_seed.values())) for row, by_seed in seeds}, told
+        own = _setting(record, lecture, column)
+        anywhere = record.method.name in NO_BACKBONE
+        if own[:2] == place[:2] and (anywhere or own[2] == place[2]):
+            put(settings[place], row, record)
+    # A row is of one variant of its method, that of most seeds: never a mixture.
+    chosen = {
+        row: max(sorted(variants.items()), key=lambda item: len(item[1]))[1]
+        for row, variants in settings[place].items()
+    }
+    told = " · ".join(part for part in (place[0].partition("@")[0], *place[2:]) if part)
+    return {row: pd.Series(list(by_seed.values())) for row, by_seed in chosen.items()}, told
 
 
 def _fits(record: Record, column: Column, settings: bool) -> bool:
-    config = {**record.method.config, **record.protocol.config}
+    protocol = record.protocol
+    config = {**record.method.config, **protocol.config}
     changed = set(record.method.changed) - set(column.config)
+    if protocol.name == "label_fraction" and record.method.labels_used:
+        return False  # its pretraining saw other labels than the few
     return (
-        record.protocol.name in column.protocol.split("|")
-        and (column.method in ("", record.method.name))
+        protocol.name in column.protocol.split("|")
+        and column.method in ("", record.method.name)
         and (settings or not changed)
         and all(config.get(key) == value for key, value in column.config.items())
+        and all(
+            protocol.config.get(key, value) == value for key, value in column.unless_other.items()
+        )
     )
 
 
-def _setting(record: Record, column: Column) -> tuple[str, ...]:
-    own = record.pretraining
+def _setting(record: Record, lecture: Lecture, column: Column) -> tuple[str, ...]:
+    """Data, protocol, backbone and budget, which all rows of a column share."""
+    own, protocol = record.pretraining, record.protocol
+    data = f"{record.data.name}@{record.data.digest}"
+    rest = {k: v for k, v in protocol.config.items() if k not in column.config}
+    how = canonical([protocol.name, protocol.version, rest])
     trained = length(own.epochs, own.pictures, own.data) if own.epochs else ""
-    if column.protocol.startswith("label_fraction"):  # few labels: each learns as it does
-        trained = ""
-    return (
-        ("" if column.method and not column.config else record.data.name),
-        record.backbone,
-        trained,
-    )
+    if "|" in column.protocol:  # few labels, learnt from in two ways, each as it does
+        how = trained = ""
+    if lecture.data:
+        data = ""
+    return data, how, record.backbone, trained
 
 
-def _put(found: dict[str, dict[int, float]], row: str, record: Record, column: Column) -> None:
-    value = record.metrics.get(column.metric or record.metric.name)
-    if value is not None:
-        found.setdefault(row, {}).setdefault(record.seed, value)
+def _variant(record: Record, column: Column) -> str:
+    own, method = record.pretraining, record.method
+    rest = {k: v for k, v in record.protocol.config.items() if k not in column.config}
+    protocol = [record.protocol.version, rest]
+    return canonical([method.version, method.recipe, own.epochs, own.data_digest, protocol])
 
 
 def _body(

@@ -6,14 +6,14 @@ and data that features are transferred to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import pandas as pd
 from scipy.stats import spearmanr
 
-from bench.leaderboard.groups import Entry, length, role_of
+from bench.leaderboard.groups import Entry, differences, length, role_of
 from bench.leaderboard.statistics import interval
 from bench.leaderboard.tables import header, markdown
 from bench.record import MetricRecord, Record, canonical
@@ -40,6 +40,7 @@ class _Run:
     row: str
     fixed: tuple[str, ...]
     record: Record
+    varying: Mapping[str, object] = field(default_factory=dict)  # what a row may differ in
 
     @property
     def value(self) -> float:
@@ -64,12 +65,18 @@ def _labels(records: list[Record]) -> Iterator[Pivot]:
         config = record.protocol.config if where == "protocol" else record.method.config
         if where is None or not isinstance(labels := config.get("labels"), int | float):
             return None
-        others = {k: v for k, v in record.protocol.config.items() if k != "labels"}
-        how = f" ({record.protocol.config['mode']})" if "mode" in others else ", own classifier"
-        if set(record.method.changed) - {"labels"}:
-            return None
+        how = {k: v for k, v in record.protocol.config.items() if k != "labels"}
+        how["epochs"] = record.pretraining.epochs
+        if where == "method":
+            row = f"{record.method.name}, own classifier"
+            unchanged = not set(record.method.changed) - {"labels"}
+        else:
+            # What labels a method had in pretraining would have to be the same few.
+            ceiling = role_of(record) == "ceiling"
+            row = f"{record.method.name} ({how['mode']})" + (", saw all labels" if ceiling else "")
+            unchanged = not record.method.changed and (ceiling or not record.method.labels_used)
         fixed = (record.data.name, record.backbone, record.data.digest)
-        return _Run(labels, record.method.name + how, fixed, record)
+        return _Run(labels, row, fixed, record, how) if unchanged else None
 
     def heading(labels: Value) -> str:
         return f"{labels:.3g} of labels" if isinstance(labels, float) else f"{labels} per class"
@@ -85,7 +92,7 @@ def _budgets(records: list[Record]) -> Iterator[Pivot]:
         own = record.pretraining
         if role_of(record) or record.method.changed or not own.epochs:
             return None
-        fixed = (*_setting(record), record.backbone, record.data.name, own.data, str(own.pictures))
+        fixed = (*_setting(record), record.backbone, record.data.name, own.data, own.data_digest)
         return _Run(own.epochs, record.method.name, fixed, record)
 
     for fixed, found in _groups(records, run):
@@ -102,7 +109,7 @@ def _backbones(records: list[Record]) -> Iterator[Pivot]:
         own = record.pretraining
         if record.method.changed or record.method.name in ("pixels", "pca"):
             return None
-        budget = "" if role_of(record) else f"{own.data} {own.pictures} {own.epochs}"
+        budget = "" if role_of(record) else f"{own.data_digest} {own.epochs}"
         fixed = (*_setting(record), record.data.name, budget)
         return _Run(record.backbone, record.method.name, fixed, record)
 
@@ -132,8 +139,8 @@ def _transfers(records: list[Record]) -> Iterator[Pivot]:
         own = record.pretraining
         if record.method.changed:
             return None
-        trained = f"{own.data} {own.pictures} {own.epochs}" if own.epochs else ""
-        fixed = (*_setting(record), record.backbone, trained)
+        trained = f"{own.data_digest} {own.epochs}" if own.epochs else ""
+        fixed = (*_setting(record)[:3], record.backbone, trained)
         return _Run(record.data.name, record.method.name, fixed, record)
 
     for fixed, found in _groups(records, run):
@@ -152,7 +159,8 @@ def _groups(
     for record in records:
         if (made := run(record)) is not None:
             groups.setdefault(made.fixed, []).append(made)
-    for fixed, found in sorted(groups.items()):
+    for fixed, members in sorted(groups.items()):
+        found = _told_apart(members)
         columns: dict[str, set[Value]] = {}
         for one in found:
             columns.setdefault(one.row, set()).add(one.column)
@@ -160,9 +168,28 @@ def _groups(
             yield fixed, [one for one in found if len(columns[one.row]) > 1]
 
 
+def _told_apart(runs: list[_Run]) -> list[_Run]:
+    """The same with rows parted, and named, by whatever else their runs differ in."""
+    apart = []
+    for one in runs:
+        variants = {canonical(_variant(other)): other for other in runs if other.row == one.row}
+        details = differences([_variant(other) for other in variants.values()])
+        detail = details[list(variants).index(canonical(_variant(one)))]
+        apart.append(replace(one, row=f"{one.row} ({detail})" if detail else one.row))
+    return apart
+
+
+def _variant(run: _Run) -> dict[str, object]:
+    method = run.record.method
+    protocol = run.record.protocol.version
+    told = {"version": method.version, "recipe": method.recipe, "protocol": protocol}
+    return {**told, **run.varying}
+
+
 def _setting(record: Record) -> tuple[str, ...]:
     protocol = record.protocol
-    return protocol.name, str(protocol.version), canonical(protocol.config)
+    config = canonical(protocol.config)
+    return protocol.name, str(protocol.version), config, record.data.digest
 
 
 def _protocol(record: Record) -> str:

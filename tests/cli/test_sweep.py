@@ -164,3 +164,82 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path) -> None:
     after = {path: path.read_bytes() for path in tmp_path.rglob("knn/**/*.json")}
     assert len(after) == 4
     assert before.items() <= after.items()
+
+
+def test_a_wrong_setting_is_a_failure_and_no_absence(tmp_path) -> None:
+    name = write(
+        tmp_path,
+        {"methods": "rotnet", "protocols": "knn", "set": {"method.lrr": 1}},
+        {"methods": "rotnet", "protocols": "knn", "vary": {"protocol.nothing": [1, 2]}},
+        {"methods": "pixels", "protocols": "knn"},
+    )
+    swept = sweep(name, tmp_path / "results")
+    assert states(swept) == ["failed", "failed", "left"]
+    assert "did you mean lr" in swept.cells[0].message
+    assert not swept.run()
+
+
+def test_a_crash_while_planning_stops_nothing(tmp_path, monkeypatch) -> None:
+    from bench import runner
+
+    plan = runner.plan
+
+    def fails(resolved, *data):
+        if resolved.method_name == "rotnet":
+            raise RuntimeError("no such thing")
+        return plan(resolved, *data)
+
+    monkeypatch.setattr("bench.runner.plan", fails)
+    name = write(tmp_path, {"methods": ["rotnet", "pixels"], "protocols": "knn"})
+    swept = sweep(name, tmp_path / "results")
+    assert states(swept) == ["failed", "left"]
+    swept.run()
+    assert states(swept) == ["failed", "done"]
+
+
+def test_what_diverged_is_not_trained_again_for_another_protocol(tmp_path, monkeypatch) -> None:
+    from bench import engine
+
+    block = {"methods": "rotnet", "protocols": ["knn", "logreg"], "set": {"method.lr": 1e9}}
+    name = write(tmp_path, block)
+    swept = sweep(name, tmp_path / "results")
+    assert not swept.run()
+    assert states(swept) == ["failed", "failed"]
+    assert "not finite" in swept.cells[1].message
+    monkeypatch.setattr(engine, "fit", None)  # nothing is trained: it could not be
+    assert states(sweep(name, tmp_path / "results")) == ["failed", "failed"]
+
+
+def test_options_of_the_suite_stand_unless_others_are_given(tmp_path) -> None:
+    name = write(tmp_path, {"methods": "pixels", "device": "cpu", "data_root": "/somewhere"})
+    (block,) = suite.read(name, device=None, data_root=None).runs
+    assert (block.device, str(block.data_root)) == ("cpu", "/somewhere")
+    (block,) = suite.read(name, device="cuda", data_root=Path("/else")).runs
+    assert (block.device, str(block.data_root)) == ("cuda", "/else")
+    with pytest.raises(BenchError, match="device"):
+        suite.read(name, device="gpu")
+
+
+def test_what_another_process_is_at_is_waited_for(tmp_path, monkeypatch) -> None:
+    from bench import files, runner
+    from bench.pretraining import locked
+
+    monkeypatch.setattr("bench.sweep.WAIT", 0.01)
+    name = write(tmp_path, {"methods": "pixels", "protocols": "knn"})
+    swept = sweep(name, tmp_path / "results")
+    cell = swept.cells[0]
+    assert cell.resolved is not None
+    planned = runner.plan(cell.resolved, swept._data(cell.block, "digits"))
+    tries = []
+
+    def busy_at_first(*args, **kwargs):
+        tries.append(1)
+        if len(tries) > 2:
+            return run(*args, **kwargs)
+        with locked(files.cache_root() / "running" / f"{planned.run_id}.lock"):
+            return run(*args, **kwargs)
+
+    run = runner.run
+    monkeypatch.setattr("bench.runner.run", busy_at_first)
+    assert swept.run()
+    assert len(tries) == 3

@@ -96,3 +96,30 @@ def test_every_table_is_in_the_published_file_and_every_name_is_ours() -> None:
             assert chosen.any(), (lecture.title, column.heading)
     assert set(OURS.values()) <= set(registry.names("methods"))
     assert set(DATA.values()) <= set(published["dataset"])
+
+
+def test_a_transfer_row_is_read_in_the_published_metric(results, put) -> None:
+    for data in ("aircraft", "dtd"):
+        put(
+            "simclr",
+            0,
+            50.0,
+            data=data,
+            protocol={"name": "logreg"},
+            metrics={"top1": 50.0, "mean_per_class": 40.0},
+            pretraining={"data": "scenes"},
+        )
+    table = tables(build(results))["Twelve data sets, linear"].set_index("")
+    assert table.loc["FGVC Aircraft", "SimCLR: here"] == "40.00"
+    assert table.loc["DTD", "SimCLR: here"] == "50.00"
+
+
+def test_a_row_is_never_a_mixture_of_variants(results, put) -> None:
+    few = {"name": "label_fraction", "config": {"labels": 0.1, "mode": "finetune"}}
+    linear = {"name": "label_fraction", "config": {"labels": 0.1, "mode": "linear"}}
+    for seed in (0, 1):
+        put("simclr", seed, 30.0, protocol=few, metrics={"top1": 30.0, "top5": 60.0})
+    put("simclr", 2, 30.0, protocol=few, metrics={"top1": 30.0, "top5": 99.0}, epochs=500)
+    put("simclr", 0, 30.0, protocol=linear, metrics={"top1": 30.0, "top5": 98.0})
+    table = tables(build(results))["Few labels"].set_index("")
+    assert table.loc["`simclr`", "top5, 10% of labels: here"].startswith("60.00 ±")

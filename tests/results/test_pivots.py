@@ -81,8 +81,20 @@ def test_few_labels_of_both_kinds_of_learners_share_a_table(results, put):
         config = {"labels": labels, "mode": "finetune"}
         put("rotnet", 0, top1, protocol={"name": "label_fraction", "config": config})
         put("fixmatch", 0, top1 - 5, protocol={"name": "classifier"}, config={"labels": labels})
-    _, table = pivot(results, "Few labels")
+    _, table = pivot(results, "Few labels ·")
     assert list(table.columns) == ["method", "0.1 of labels", "4 per class"]
     by_method = table.set_index("method")
     assert by_method.loc["`rotnet (finetune)`", "4 per class"] == "30.00"
     assert by_method.loc["`fixmatch, own classifier`", "0.1 of labels"] == "45.00"
+
+
+def test_rows_that_differ_in_more_are_parted_and_named(results, put):
+    for labels in (4, 20):
+        for distil, top1 in ((False, 30.0), (True, 40.0)):
+            config = {"labels": labels, "mode": "finetune", "distil": distil}
+            put("rotnet", 0, top1, protocol={"name": "label_fraction", "config": config})
+    _, table = pivot(results, "Few labels ·")
+    assert dict(zip(table["method"], table["4 per class"], strict=True)) == {
+        "`rotnet (finetune) (distil=False)`": "30.00",
+        "`rotnet (finetune) (distil=True)`": "40.00",
+    }

@@ -19,7 +19,7 @@ from bench.data.dataset import VAL_SHARE, DataOptions, DataSet, Split, digest_of
 from bench.data.folder import Broken, FolderImages
 from bench.data.statistics import Statistics
 from bench.data.stored import store
-from bench.errors import BenchError
+from bench.errors import AbsentError, BenchError
 
 
 def load(arg: str | None, options: DataOptions) -> DataSet:
@@ -80,7 +80,7 @@ def _train_and_test(
     root: Path, stride: int, options: DataOptions
 ) -> tuple[tuple[str, ...], list[Clip], list[Clip]]:
     if not root.is_dir():
-        raise BenchError(f"data set frames: there is no folder {root}")
+        raise AbsentError(f"data set frames: there is no folder {root}")
     parted = (root / "train").is_dir() and any(p.is_dir() for p in (root / "train").iterdir())
     classes, clips = scan_clips(root, "train" if parted else "", stride, options.log)
     for part in ("test", "val"):

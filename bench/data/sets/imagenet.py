@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.data.class_folders import load_class_folders
 from bench.data.dataset import DataOptions, DataSet
 from bench.data.statistics import IMAGENET
-from bench.errors import BenchError
+from bench.errors import AbsentError, BenchError
 
 SIZE = 256
 
@@ -29,6 +29,6 @@ def load(arg: str | None, options: DataOptions) -> DataSet:
     root = Path(arg).expanduser()
     for part in ("train", "val"):
         if not (root / part).is_dir():
-            raise BenchError(f"imagenet:{arg} needs the folder {root / part}, in class folders")
+            raise AbsentError(f"imagenet:{arg} needs the folder {root / part}, in class folders")
     options = replace(options, size=options.size or SIZE)
     return load_class_folders(root, "imagenet", options, IMAGENET, test_folders=("val",))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.data.dataset import DataOptions, DataSet
 from bench.data.voc import load_voc
-from bench.errors import BenchError
+from bench.errors import AbsentError
 
 
 def load(arg: str | None, options: DataOptions) -> DataSet:
@@ -20,6 +20,6 @@ def load(arg: str | None, options: DataOptions) -> DataSet:
         BenchError: the kit is not whole or contradicts itself.
     """
     if not arg and options.root is None:
-        raise BenchError("voc needs a folder: write --data voc:PATH, such as VOCdevkit/VOC2007")
+        raise AbsentError("voc needs a folder: write --data voc:PATH, such as VOCdevkit/VOC2007")
     root = Path(arg).expanduser() if arg else (options.root or Path()) / "VOCdevkit" / "VOC2007"
     return load_voc(root, f"voc-{root.resolve().name}", options)
