@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from pages import tables
+
 from bench.leaderboard import page
 from bench.leaderboard.groups import Entry
 from bench.leaderboard.studies import studies, table
@@ -124,7 +126,9 @@ def test_a_protocol_in_two_configurations_is_two_columns(sample: Sample, tmp_pat
     assert row["linear@1 (augment=True): top1 % ↑"] == "99.00"
 
 
-def test_a_second_configuration_does_not_hide_the_glance(sample: Sample, tmp_path: Path) -> None:
+def test_a_second_configuration_has_a_column_of_its_own_in_the_glance(
+    sample: Sample, tmp_path: Path
+) -> None:
     knn, other = {"protocol": {"name": "knn"}}, {"protocol": {"config": {"epochs": 3}}}
     records = [
         sample("rotnet", 0, 60.0),
@@ -133,5 +137,23 @@ def test_a_second_configuration_does_not_hide_the_glance(sample: Sample, tmp_pat
         sample("rotnet", 0, 99.0, parts=other),
     ]
     shown = page(entries(*records), [], tmp_path)
-    glance = shown[shown.index("### At a glance") :].split("\n\n")[1]
-    assert "60.00" in glance and "99.00" not in glance
+    (glance,) = (t for name, t in tables(shown).items() if name.startswith("At a glance"))
+    row = glance.set_index("method").loc["**`rotnet`**"]
+    assert row["linear@1 (epochs=100): top1 % ↑"].startswith("60.00")
+    assert row["linear@1 (epochs=3): top1 % ↑"].startswith("99.00")
+    assert row["knn@1: top1 % ↑"].startswith("35.00")
+
+
+def test_a_glance_is_of_one_family_of_protocols(sample: Sample, tmp_path: Path) -> None:
+    records = [
+        sample(method, 0, 60.0, parts={"protocol": {"name": name, "config": {}}})
+        for method in ("rotnet", "vae")
+        for name in ("linear", "knn", "calibration", "robustness", "finetune", "label_fraction")
+    ]
+    shown = tables(page(entries(*records), [], tmp_path))
+    glances = {name: list(table) for name, table in shown.items() if name.startswith("At a")}
+    assert len(glances) == 2  # of one protocol there is nothing to see at a glance
+    for name, columns in glances.items():
+        assert any("linear" in column for column in columns) == ("frozen" in name)
+        assert any("calibration" in column for column in columns) == ("trust" in name)
+        assert not any("label_fraction" in column for column in columns)
