@@ -12,8 +12,9 @@ from torchvision.transforms.v2 import functional as tv
 
 from bench import conformance, registry, rng
 from bench.errors import BenchError
+from bench.nn.rotations import rotations
 from bench.resolve import method_config
-from methods.rotnet import RotNet, rotations
+from methods.rotnet import RotNet
 
 PICTURES = torch.rand(3, 3, 8, 8, generator=rng.generator("rotnet"))
 
