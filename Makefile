@@ -14,7 +14,7 @@ run: $(VENV)/.run  ## set up, then pretrain RotNet on the embedded scenes and ev
 	$(BIN)/bench run --method rotnet --protocol linear
 
 test: $(VENV)/.dev  ## set up, then run the tests
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not gpu" $(ARGS)
 
 check: $(VENV)/.dev  ## lint, types, the import contract, and an up-to-date leaderboard
 	$(BIN)/ruff format --check $(CODE)

@@ -54,11 +54,14 @@ class Loader:
         """`count` batches of an epoch, from its step `offset` on."""
         order = self._order(epoch)[offset * self.batch_size :]
         indices = list(order.split(self.batch_size)[:count])
+        yield from self.of(indices, epoch, epoch * self.per_epoch + offset)
+
+    def of(self, indices: Sequence[Tensor], epoch: int = 0, first: int = 0) -> Iterator[Batch]:
+        """A batch of the pictures at each tensor of positions, from step `first` of a run on."""
         frames = self._frames(indices)
-        first = epoch * self.per_epoch + offset
         labeled = self._labeled(range(first, first + len(indices)))
         for step, (index, pixels) in enumerate(self.images.stream(indices), first):
-            index, pixels = _refill(index, pixels, self.batch_size)
+            index, pixels = _refill(index, pixels, len(indices[step - first]))
             batch = self._batch((self.seed, epoch, step, self.rank), index, pixels, frames)
             batch.labeled = next(labeled, None)
             yield batch
@@ -103,7 +106,7 @@ class Loader:
     def _draw(self, where: tuple[int | str, ...], view: View) -> torch.Generator:
         return rng.generator(*where, "view", view.name, device=self.device)
 
-    def _frames(self, indices: list[Tensor]) -> Batches | None:
+    def _frames(self, indices: Sequence[Tensor]) -> Batches | None:
         if "frames" not in self.needs:
             return None
         assert self.split.frames is not None

@@ -249,7 +249,7 @@ def test_two_runs_of_one_configuration_at_once(tmp_path: Path) -> None:
         first.kill()
         first.wait()
     assert second.returncode == 2
-    assert "being trained by another process" in second.stderr.replace("\n", " ")
+    assert "another process is at this very configuration" in second.stderr.replace("\n", " ")
     assert not (tmp_path / "results").exists()
 
 
