@@ -31,7 +31,11 @@ class VATEntMin(SemiSupervised):
         "the rate drops in two steps at the end, where the code's falls evenly to 0; beta1 stays",
     )
     milestones, gammas = (0.92, 0.96), (0.5, 0.2)
-    recipes = {"small": SMALL, "toy": {**SMALL, **TOY}}
+    # The weights were found on held-out training pictures, before the search was mended.
+    recipes = {
+        "small": {**SMALL, "epsilon": 4.0, "entropy_weight": 0.3},
+        "toy": {**SMALL, **TOY},
+    }
 
     class Config(SemiSupervisedConfig):
         """CIFAR-10 with crops and flips, official code, takerum/vat_tf."""

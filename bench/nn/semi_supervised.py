@@ -46,7 +46,7 @@ SMALL: dict[str, Any] = {
     "warmup_epochs": 0.5,
     "average_momentum": 0.99,
 }
-# Beside SMALL, for strong views: at 32 px the papers' magnitude and hole hide small objects.
+# Beside SMALL, for strong views: better than the papers' on held-out training pictures.
 GENTLE: dict[str, Any] = {"magnitude": 5, "cutout": 0.25}
 # The pictures that conformance trains on: 16 of each class.
 TOY: dict[str, Any] = {"labels": 4, "labeled_batch_size": 8}
