@@ -81,7 +81,7 @@ def _labels(records: list[Record]) -> Iterator[Pivot]:
     def heading(labels: Value) -> str:
         return f"{labels:.3g} of labels" if isinstance(labels, float) else f"{labels} per class"
 
-    for (data, backbone, _), found in _groups(records, run):
+    for (data, backbone, _), found in _groups(records, run, every=True):
         yield Pivot(data, f"Few labels · {backbone}", _table(found, heading))
 
 
@@ -152,9 +152,12 @@ def _transfers(records: list[Record]) -> Iterator[Pivot]:
 
 
 def _groups(
-    records: Iterable[Record], run: Callable[[Record], _Run | None]
+    records: Iterable[Record], run: Callable[[Record], _Run | None], every: bool = False
 ) -> Iterator[tuple[tuple[str, ...], list[_Run]]]:
-    """Runs that share what is fixed, where some row has numbers in several columns."""
+    """Runs that share what is fixed, where some row has numbers in several columns.
+
+    Rows that have not are left out, unless `every` row is wanted.
+    """
     groups: dict[tuple[str, ...], list[_Run]] = {}
     for record in records:
         if (made := run(record)) is not None:
@@ -165,7 +168,7 @@ def _groups(
         for one in found:
             columns.setdefault(one.row, set()).add(one.column)
         if any(len(values) > 1 for values in columns.values()):
-            yield fixed, [one for one in found if len(columns[one.row]) > 1]
+            yield fixed, [one for one in found if every or len(columns[one.row]) > 1]
 
 
 def _told_apart(runs: list[_Run]) -> list[_Run]:

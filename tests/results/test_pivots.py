@@ -81,9 +81,11 @@ def test_few_labels_of_both_kinds_of_learners_share_a_table(results, put):
         config = {"labels": labels, "mode": "finetune"}
         put("rotnet", 0, top1, protocol={"name": "label_fraction", "config": config})
         put("fixmatch", 0, top1 - 5, protocol={"name": "classifier"}, config={"labels": labels})
+    put("uda", 0, 44.0, protocol={"name": "classifier"}, config={"labels": 0.1})
     _, table = pivot(results, "Few labels ·")
     assert list(table.columns) == ["method", "0.1 of labels", "4 per class"]
     by_method = table.set_index("method")
+    assert by_method.loc["`uda, own classifier`", "4 per class"] == ""
     assert by_method.loc["`rotnet (finetune)`", "4 per class"] == "30.00"
     assert by_method.loc["`fixmatch, own classifier`", "0.1 of labels"] == "45.00"
 
