@@ -6,7 +6,6 @@ import zlib
 from pathlib import Path
 
 import pytest
-import torch
 
 import bench  # noqa: F401  # before torch: it sets how OpenMP waits
 
@@ -21,6 +20,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.fixture(autouse=True)
 def _own_draws(request: pytest.FixtureRequest) -> None:
     """Torch's global generator is each test's own: neither order nor workers change its draws."""
+    import torch
+
     torch.manual_seed(zlib.crc32(request.node.nodeid.encode()))
 
 
