@@ -16,6 +16,7 @@ from bench.api import Method, Panel, Step
 from bench.data import catalog
 from bench.engine import EngineConfig
 from bench.errors import BenchError
+from bench.eval.figures import BAD, GOOD, PLAIN
 from bench.loader import Loader
 from bench.record import Record
 from bench.resolve import Resolved, data_options, resolve
@@ -27,7 +28,6 @@ CHOICE = 512  # pictures that a method may choose its tiles from
 TILES = 8  # in a row, at most
 TILE, LABEL = 0.95, 1.5  # inches: a tile's side, and the width of a panel's title
 TITLE, CAPTION, LINE = 0.45, 0.2, 0.13  # inches: heights, of a further line of captions too
-GOOD, BAD, PLAIN = "#1a7f37", "#cf222e", "#444444"
 DPI = 160
 
 

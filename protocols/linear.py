@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -11,10 +10,9 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from bench.api import DataInfo, Encoder, EvalData, EvalSplit, Metric, Op, Protocol, Scores, View
-from bench.data.ops import HorizontalFlip, Normalize, RandomCrop, RandomResizedCrop
-from bench.data.views import WHOLE, eval_view
-from bench.eval.linear_heads import LinearHeads, Standardizer, fit_heads
+from bench.api import Encoder, EvalData, EvalSplit, Metric, Protocol, Scores, View
+from bench.eval.crop_flip import crop_and_flip
+from bench.eval.linear_heads import LinearHeads, Standardizer, fit_probe
 from bench.eval.scoring import class_labels, classification_metrics, edges, require_finite
 
 Features = dict[str, Tensor]  # by layer
@@ -56,7 +54,7 @@ class Linear(Protocol):
             BenchError: labels are missing, or features are not finite.
         """
         layers = (*encoder.layers, "output")
-        view = augmented(data.info) if cfg.augment else None
+        view = crop_and_flip(data.info) if cfg.augment else None
         copies = cfg.copies if cfg.augment else 1
         grid = list(product(cfg.lrs, cfg.weight_decays))
 
@@ -66,18 +64,8 @@ class Linear(Protocol):
             )
 
         def fit(x: Tensor, labels: Tensor, pairs: Sequence[tuple[float, float]]) -> Fit:
-            scale, pictures = Standardizer(x), len(x) // copies
-            heads = fit_heads(
-                scale(x),
-                labels,
-                pairs,
-                classes=data.info.num_classes,
-                seeds=cfg.head_seeds,
-                steps=max(cfg.min_steps, cfg.epochs * math.ceil(pictures / cfg.batch_size)),
-                batch_size=cfg.batch_size,
-                seed=seed,
-            )
-            return scale, heads
+            classes = data.info.num_classes
+            return fit_probe(x, labels, pairs, classes=classes, cfg=cfg, seed=seed, copies=copies)
 
         train, val = features(data.train, view, copies), features(data.val)
         train_labels = class_labels(data.train)
@@ -121,14 +109,6 @@ class Linear(Protocol):
             predictions=predictions,
             labels=test_labels,
         )
-
-
-def augmented(info: DataInfo) -> View:
-    """The training view: CIFAR's padded crop for pictures up to 96 px, else Inception's; a flip."""
-    small = info.size <= WHOLE
-    crop: Op = RandomCrop(padding=info.size // 8) if small else RandomResizedCrop()
-    normalize = Normalize(mean=info.mean, std=info.std)
-    return View("probe", (crop, HorizontalFlip(), normalize), size=eval_view(info).size)
 
 
 def _mean(runs: Sequence[dict[str, float]]) -> dict[str, float]:

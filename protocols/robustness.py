@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from bench.api import Encoder, EvalData, EvalSplit, Metric, Protocol, Scores, View
 from bench.errors import BenchError
-from bench.eval.linear_heads import LinearHeads, Standardizer, fit_heads
+from bench.eval.linear_heads import LinearHeads, Standardizer, fit_probe
 from bench.eval.retest import decoded, recollected, relabelled_top1, valid_labels
 from bench.eval.scoring import class_labels, edges, require_finite
 from bench.eval.shifts import shifts
@@ -67,18 +66,7 @@ class Robustness(Protocol):
         def fit(
             x: Tensor, labels: Tensor, pairs: Sequence[tuple[float, float]]
         ) -> tuple[Standardizer, LinearHeads]:
-            scale = Standardizer(x)
-            heads = fit_heads(
-                scale(x),
-                labels,
-                pairs,
-                classes=info.num_classes,
-                seeds=cfg.head_seeds,
-                steps=max(cfg.min_steps, cfg.epochs * math.ceil(len(x) / cfg.batch_size)),
-                batch_size=cfg.batch_size,
-                seed=seed,
-            )
-            return scale, heads
+            return fit_probe(x, labels, pairs, classes=info.num_classes, cfg=cfg, seed=seed)
 
         layers = (*encoder.layers, "output")
         train, val = features(data.train, layers), features(data.val, layers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,6 +119,41 @@ def fit_heads(
         index = torch.stack(rows)
         heads.step(x[index], targets[index], (1 + math.cos(math.pi * step / steps)) / 2)
     return heads
+
+
+def fit_probe(
+    x: Tensor,
+    labels: Tensor,
+    grid: Sequence[tuple[float, float]],
+    *,
+    classes: int,
+    cfg: Any,
+    seed: int,
+    copies: int = 1,
+) -> tuple[Standardizer, LinearHeads]:
+    """`fit_heads` on features as they are, with the scale that they are to be judged on.
+
+    Args:
+        x: `[copies * N, D]` features.
+        labels: `[copies * N]` class of each row.
+        grid: (learning rate, weight decay) of each head.
+        classes: The number of classes.
+        cfg: `epochs` over the N pictures, but at least `min_steps`; `batch_size`, `head_seeds`.
+        seed: Names the orders.
+        copies: How many rows stand for each picture.
+    """
+    scale, pictures = Standardizer(x), len(x) // copies
+    heads = fit_heads(
+        scale(x),
+        labels,
+        grid,
+        classes=classes,
+        seeds=cfg.head_seeds,
+        steps=max(cfg.min_steps, cfg.epochs * math.ceil(pictures / cfg.batch_size)),
+        batch_size=cfg.batch_size,
+        seed=seed,
+    )
+    return scale, heads
 
 
 def _batches(n: int, size: int, rng: torch.Generator) -> Iterator[Tensor]:

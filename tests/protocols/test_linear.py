@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from bench.data.ops import RandomCrop, RandomResizedCrop
 from bench.errors import BenchError
+from bench.eval.crop_flip import crop_and_flip
 from bench.eval.linear_heads import LinearHeads, Standardizer, fit_heads
-from protocols.linear import Linear, augmented
+from protocols.linear import Linear
 
 QUICK = Linear.Config(lrs=(0.03, 0.3), weight_decays=(1e-3, 1e-2), head_seeds=2)
 
@@ -179,7 +180,7 @@ def test_augmented_training_renders_train_and_val_and_judges_on_plain_pictures()
     data, _ = digits()
     cfg = QUICK.model_copy(update={"augment": True, "copies": 3})
     scores = Linear().run(FakeEncoder(), data, cfg, seed=0)
-    view = augmented(data.info)
+    view = crop_and_flip(data.info)
     assert data.asked == [
         ("train", view, 3),
         ("val", None, 1),
@@ -193,7 +194,7 @@ def test_augmented_training_renders_train_and_val_and_judges_on_plain_pictures()
 @pytest.mark.parametrize(("size", "out"), [(32, 32), (96, 96), (256, 224)])
 def test_the_augmented_view_suits_the_size(size: int, out: int) -> None:
     data = FakeData(*[({"output": torch.ones(2, 1)}, torch.arange(2))] * 3, classes=2, size=size)
-    view = augmented(data.info)
+    view = crop_and_flip(data.info)
     crop = RandomCrop(padding=size // 8) if size <= 96 else RandomResizedCrop()
     assert view.ops[0] == crop
     assert view.size == out
