@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 P = ParamSpec("P")
+HALVES = (torch.bfloat16, torch.float16)
 
 
 def in_full(op: Callable[P, Tensor]) -> Callable[P, Tensor]:
@@ -27,7 +28,12 @@ def in_full(op: Callable[P, Tensor]) -> Callable[P, Tensor]:
     return wrapped
 
 
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The type that sums over `dtype` are kept in."""
+    return torch.float32 if dtype in HALVES else dtype
+
+
 def _raise(value: object) -> object:
-    if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16):
+    if isinstance(value, Tensor) and value.dtype in HALVES:
         return value.float()
     return value

@@ -1,0 +1,68 @@
+"""InfoNCE in Triton: 12 N^2 D operations both ways, 10 one way, and memory O(N D).
+
+The gradient of row i is s/N (sum over j of (p_ij + p_ji) b_j - 2 b_i) / 2, p_ij the share of j in
+i's softmax and p_ji that of i in j's: one pass for each side, made of the saved log-sum-exps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.kernels.contrast import as_scale, pull, row_lse, through_unit_rows, unit_rows
+from bench.kernels.dispatch import products
+from bench.kernels.ranks import Ranks
+
+
+def infonce(
+    one: Tensor, two: Tensor, scale: float | Tensor, symmetric: bool, ranks: Ranks
+) -> Tensor:
+    """`bench.kernels.infonce`; products are in the type of the embeddings."""
+    factor, bounded = as_scale(scale, one)
+    settings = symmetric, bounded, ranks, products()
+    loss: Tensor = _InfoNCE.apply(one, two.to(one.dtype), factor, *settings)
+    return loss
+
+
+class _InfoNCE(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, one: Tensor, two: Tensor, scale: Tensor, symmetric: bool, bounded: bool,
+        ranks: Ranks, dot: str,
+    ) -> Tensor:  # fmt: skip
+        (a, a_inverse), (b, b_inverse) = unit_rows(one), unit_rows(two)
+        every_a, every_b = ranks.gather(a), ranks.gather(b)
+        there = row_lse(a, every_b, scale, None, bounded, dot)
+        back = row_lse(b, every_a, scale, None, bounded, dot) if symmetric else None
+        every_back = None if back is None else ranks.gather(back)
+        saved = (a, a_inverse, b, b_inverse, every_a, every_b, scale)
+        ctx.save_for_backward(*saved, there, back, ranks.gather(there), every_back)
+        ctx.settings = bounded, dot
+        normalizer = there.mean() if back is None else (there.mean() + back.mean()) / 2
+        loss: Tensor = normalizer - scale[0] * (a.to(there.dtype) * b).sum() / len(a)
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        a, a_inverse, b, b_inverse, every_a, every_b, scale, *normalizers = ctx.saved_tensors
+        there, back, every_there, every_back = normalizers
+        ways = 1 if back is None else 2
+        factor = grad * scale / (ways * len(a))
+        needs_a, needs_b, needs_scale, *_ = ctx.needs_input_grad
+        of_a = of_b = of_scale = None
+        if needs_a or needs_scale:
+            da = factor * (
+                pull(a, every_b, scale, there, every_back, None, *ctx.settings) - ways * b
+            )
+            of_a = through_unit_rows(da, a, a_inverse)
+            # The loss depends on the scale through scale * a b alone.
+            of_scale = (a * da).sum().reshape(1) / scale
+        if needs_b:
+            db = factor * (
+                pull(b, every_a, scale, back, every_there, None, *ctx.settings) - ways * a
+            )
+            of_b = through_unit_rows(db, b, b_inverse)
+        return of_a, of_b, of_scale, None, None, None, None
