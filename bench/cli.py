@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench import profile_cli
 from bench.errors import BenchError
+from bench.profile_cli import Results
 
 if TYPE_CHECKING:
     from bench.data.dataset import DataSet
@@ -24,9 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Results = Annotated[
-    Path, typer.Option(envvar="BENCH_RESULTS", help="Folder of the records.", show_default=True)
-]
+app.add_typer(profile_cli.app, name="profile")
 
 
 def main() -> None:
@@ -87,6 +87,9 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, 32 or bf16.")] = "auto",
     compile: Annotated[bool, typer.Option(help="torch.compile the backbone.")] = False,
+    kernels: Annotated[
+        str, typer.Option(help="Of the losses: auto, reference (plain torch) or triton.")
+    ] = "auto",
     data_root: Annotated[
         Path | None, typer.Option(envvar="BENCH_DATA", help="Folder of data sets.")
     ] = None,
@@ -136,6 +139,7 @@ def run(
         "device": device,
         "precision": precision,
         "compile": compile,
+        "kernels": kernels,
         "weights": weights,
         "set": set_,
         "vary": vary,

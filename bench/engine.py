@@ -20,6 +20,7 @@ from bench import checkpoint, optim, rng, spread
 from bench.api import Batch, Config, Method, Step
 from bench.data.dataset import Split
 from bench.errors import BenchError
+from bench.kernels import dispatch
 from bench.loader import Loader
 from bench.progress import Bar, Reporter
 
@@ -33,13 +34,14 @@ class EngineConfig(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "32", "bf16"] = "auto"  # auto: bf16 autocast on a GPU, else fp32
     compile: bool = False  # torch.compile the backbone
+    kernels: dispatch.Choice = "auto"  # of the losses: Triton where it pays, on a GPU
     checkpoint_seconds: float = 30.0  # 0: after every step
 
     def resolved(self) -> EngineConfig:
         """The same with every `auto` decided for this machine.
 
         Raises:
-            BenchError: a GPU or a compiler was asked for, and there is none.
+            BenchError: a GPU, a compiler or Triton was asked for, and there is none.
         """
         if self.compile and not any(map(shutil.which, ("c++", "g++", "clang++"))):
             raise BenchError(
@@ -52,7 +54,13 @@ class EngineConfig(Config):
         precision = self.precision
         if precision == "auto":
             precision = "bf16" if device == "cuda" else "32"
-        return self.model_copy(update={"device": device, "precision": precision})
+        kernels = self.kernels
+        if kernels == "auto" and device == "cpu":
+            kernels = "reference"
+        if kernels == "triton" and (reason := dispatch.unusable(torch.device(device))):
+            raise BenchError(f"--kernels triton: {reason}; use auto or reference")
+        decided = {"device": device, "precision": precision, "kernels": kernels}
+        return self.model_copy(update=decided)
 
     def fabric(self) -> Fabric:
         """Device and precision as lightning-fabric keeps them; for a resolved config."""
@@ -73,6 +81,7 @@ class Trained:
     images_seen: int = 0
     peak_memory: int | None = None  # bytes allocated on the GPU; None on a CPU
     history: list[dict[str, float]] = field(default_factory=list)
+    kernels: dict[str, str] = field(default_factory=dict)  # op -> implementation that ran
 
 
 def fit(
@@ -92,13 +101,15 @@ def fit(
     Raises:
         BenchError: fewer pictures than one batch; unreadable checkpoints; a full disk.
     """
-    trainer = _Trainer(method, split, cfg, seed, folder, reporter)
+    trainer = Trainer(method, split, cfg, seed, folder, reporter)
     devices = [torch.cuda.current_device()] if trainer.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), dispatch.using(cfg.kernels):
         return trainer.run(stop_after)
 
 
-class _Trainer:
+class Trainer:
+    """One sitting of a training; its parts are methods so that a profile can time each."""
+
     def __init__(
         self,
         method: Method,
@@ -135,6 +146,7 @@ class _Trainer:
         self.step = 0  # optimiser steps done
         self.seconds_before = 0.0  # of earlier sittings
         self.history: list[dict[str, float]] = []
+        self.kernels_before: dict[str, str] = {}  # that ran in earlier sittings
         self.sums: dict[str, Tensor] = {}  # of this epoch's logged values, on the device
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
 
@@ -167,6 +179,9 @@ class _Trainer:
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
 
+    def _kernels(self) -> dict[str, str]:
+        return dispatch.merged(self.kernels_before, dispatch.ran())
+
     def _result(self, status: Literal["ok", "diverged"]) -> Trained:
         gpu = self.device.type == "cuda"
         return Trained(
@@ -176,6 +191,7 @@ class _Trainer:
             images_seen=self.step * self.batch_size,
             peak_memory=torch.cuda.max_memory_allocated(self.device) if gpu else None,
             history=self.history,
+            kernels=self._kernels(),
         )
 
     def _epoch(self, last_step: int, bar: Bar) -> None:
@@ -186,7 +202,7 @@ class _Trainer:
             self.method.before_epoch(epoch, self.loader.pictures())
         count = min(self.per_epoch - offset, last_step - self.step)
         for batch in self.loader.batches(epoch, offset, count):
-            loss = self._train_step(epoch, batch)
+            loss = self.train_step(epoch, batch)
             self.clock.tick()
             self._show(bar, loss)
             if self.step % self.per_epoch == 0:
@@ -195,7 +211,8 @@ class _Trainer:
             if wait >= self.cfg.checkpoint_seconds and self.step < self.total:
                 self._save()
 
-    def _train_step(self, epoch: int, batch: Batch) -> Tensor:
+    def train_step(self, epoch: int, batch: Batch) -> Tensor:
+        """One optimiser step of every phase that takes part in it; the first one's loss."""
         logged: dict[str, Tensor] = {}
         where = (self.seed, epoch, self.step, self.rank)
         for phase, (first, end) in self.spans.items():
@@ -211,19 +228,9 @@ class _Trainer:
                 total=self.total,
                 rng=rng.generator(*where, "loss", phase, device=self.device),
             )
-            self.method.zero_grad(set_to_none=True)
-            with self.fabric.autocast():
-                loss = self.method.loss(batch, step)
-            self.fabric.backward(loss)
-            self.method.after_backward(step)
-            spec, optimizer = self.specs[phase], self.optimizers[phase]
-            if spec.clip_grad_norm is not None:
-                nn.utils.clip_grad_norm_(self.parameters[phase], spec.clip_grad_norm)
-            done, total = self.step - first, end - first
-            optim.schedule(optimizer, spec, done, self.per_epoch, total, self.batch_size)
-            optimizer.step()
-            with torch.no_grad():
-                self.method.after_step(step)
+            loss = self._loss(batch, step)
+            self._backward(loss, step)
+            self._update(phase, step)
             self.finite &= loss.detach().isfinite()
             name = "loss" if len(self.method.phases) == 1 else f"loss_{phase}"
             logged |= {name: loss.detach()} | step.logged
@@ -231,6 +238,25 @@ class _Trainer:
             self.sums[name] = self.sums.get(name, 0) + value.float()
         self.step += 1
         return next(iter(logged.values()))
+
+    def _loss(self, batch: Batch, step: Step) -> Tensor:
+        self.method.zero_grad(set_to_none=True)
+        with self.fabric.autocast():
+            return self.method.loss(batch, step)
+
+    def _backward(self, loss: Tensor, step: Step) -> None:
+        self.fabric.backward(loss)
+        self.method.after_backward(step)
+
+    def _update(self, phase: str, step: Step) -> None:
+        spec, optimizer, (first, end) = self.specs[phase], self.optimizers[phase], self.spans[phase]
+        if spec.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters[phase], spec.clip_grad_norm)
+        done, total = self.step - first, end - first
+        optim.schedule(optimizer, spec, done, self.per_epoch, total, self.batch_size)
+        optimizer.step()
+        with torch.no_grad():
+            self.method.after_step(step)
 
     def _show(self, bar: Bar, loss: Tensor) -> None:
         # Reading the loss waits for a GPU, so it is done a few times a second at the most.
@@ -281,6 +307,7 @@ class _Trainer:
             "seconds": self._seconds(),
             "history": self.history,
             "sums": self.sums,
+            "kernels": self._kernels(),
         }
         checkpoint.save(self.folder, state)
         self.saved_at = time.monotonic()
@@ -294,6 +321,7 @@ class _Trainer:
             optimizer.load_state_dict(state["optimizers"][name])
         self.step, self.seconds_before = state["step"], state["seconds"]
         self.history, self.sums = state["history"], state["sums"]
+        self.kernels_before = state.get("kernels", {})
         self.reporter.line(f"resuming after step {self.step:,} of {self.total:,}")
 
 

@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import timm
@@ -16,8 +17,8 @@ import bench
 from bench.record import EnvironmentRecord
 
 
-def describe(device: torch.device) -> EnvironmentRecord:
-    """The environment of a run on `device`."""
+def describe(device: torch.device, kernels: Mapping[str, str] | None = None) -> EnvironmentRecord:
+    """The environment of a run on `device`, in which `kernels` ran, op -> implementation."""
     gpu = device.type == "cuda"
     commit, dirty = _git()
     return EnvironmentRecord(
@@ -33,6 +34,7 @@ def describe(device: torch.device) -> EnvironmentRecord:
         bench=bench.__version__,
         commit=commit,
         dirty=dirty,
+        kernels=dict(kernels or {}),
     )
 
 

@@ -45,6 +45,8 @@ def identity(resolved: Resolved, split: Split, method: Method) -> dict[str, Any]
         "precision": resolved.engine.precision,
         "compile": resolved.engine.compile,
     }
+    if resolved.engine.kernels != "reference":  # their sums round otherwise
+        parts["kernels"] = resolved.engine.kernels
     if "pretrained" in resolved.needs:
         parts["weights"] = weights_digest(method)  # a file's name says nothing of its content
     if "weights" not in parts and (told := files.content_digests(tree["method"]["config"])):
@@ -53,6 +55,17 @@ def identity(resolved: Resolved, split: Split, method: Method) -> dict[str, Any]
     if frozen and "weights" not in parts:  # those of a network that a loss is measured by
         parts["frozen"] = tensors_digest(frozen)
     return parts
+
+
+def check_needs(resolved: Resolved, info: DataInfo) -> None:
+    """Tell whether the data have what the method needs.
+
+    Raises:
+        BenchError: they lack labels, captions, or the like.
+    """
+    for need in sorted(resolved.needs - {"pretrained"}):
+        if ("labels" if need == "labeled" else need) not in info.has:
+            raise BenchError(f"method {resolved.method_name} needs {need}; {info.name} has none")
 
 
 def build(resolved: Resolved, info: DataInfo) -> Method:

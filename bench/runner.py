@@ -16,6 +16,7 @@ from bench.data.dataset import DataSet, Split
 from bench.engine import Trained
 from bench.errors import BenchError
 from bench.features import Evaluation, FeatureStore
+from bench.kernels import dispatch
 from bench.progress import Reporter
 from bench.record import Record
 from bench.resolve import Resolved, deviations
@@ -54,7 +55,8 @@ def run(
     method, split, on = planned.method, planned.split, planned.on
     with pretraining.locked(files.cache_root() / "running" / f"{planned.run_id}.lock"):
         try:
-            _train_and_measure(done, method, split, resolved, on, reporter, resume)
+            with dispatch.using(resolved.engine.kernels) as done.kernels:
+                _train_and_measure(done, method, split, resolved, on, reporter, resume)
         except torch.OutOfMemoryError:
             done.status = "oom"
             done.message = "out of memory; use a smaller --batch-size or --precision bf16"
@@ -114,6 +116,7 @@ class _Done:
     collapse: record.CollapseRecord | None = None
     scores: Scores | None = None
     eval_seconds: float | None = None
+    kernels: dict[str, str] = field(default_factory=dict)  # op -> implementation that ran here
 
     def logged(self) -> dict[str, float]:
         """What the last epoch of training logged."""
@@ -210,7 +213,9 @@ def _record(done: _Done, method: Method, split: Split, resolved: Resolved, data:
             warmup_excluded=True,
             reused_pretraining=done.reused,
         ),
-        environment=environment.describe(resolved.engine.fabric().device),
+        environment=environment.describe(
+            resolved.engine.fabric().device, dispatch.merged(trained.kernels, done.kernels)
+        ),
         checkpoint_sha256=pretraining.final_sha256(done.folder),
         log=done.logged(),
         history=_by_name(trained.history),
@@ -243,9 +248,7 @@ def _as_seen_by(data: DataSet, target: DataSet) -> DataSet:
 
 
 def _check_needs(resolved: Resolved, info: DataInfo, on: DataInfo) -> None:
-    for need in sorted(resolved.needs - {"pretrained"}):
-        if ("labels" if need == "labeled" else need) not in info.has:
-            raise BenchError(f"method {resolved.method_name} needs {need}; {info.name} has none")
+    pretraining.check_needs(resolved, info)
     for need in sorted(resolved.protocol.requires):
         if need not in on.has:
             raise BenchError(

@@ -35,6 +35,7 @@ class Block(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "32", "bf16"] = "auto"
     compile: bool = False
+    kernels: Literal["auto", "reference", "triton"] = "auto"
     weights: Path | None = None
     set: tuple[str, ...] = ()  # "method.lr=0.1", or a mapping
     vary: tuple[str, ...] = ()  # "method.lr=0.1,0.2", or a mapping to lists
@@ -77,7 +78,8 @@ class Block(Config):
             "weights": self.weights and str(self.weights),
         }
         overrides["method"] |= {key: value for key, value in given.items() if value is not None}
-        engine = {"device": self.device, "precision": self.precision, "compile": self.compile}
+        names = ("device", "precision", "compile", "kernels")
+        engine = {name: getattr(self, name) for name in names}
         overrides["engine"] = {**engine, **overrides["engine"]}
         overrides["data"] = {"root": self.data_root, "limit": self.limit, **overrides["data"]}
         return overrides

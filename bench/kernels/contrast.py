@@ -243,7 +243,7 @@ def _pull(
 def row_lse(
     q: Tensor, k: Tensor, scale: Tensor, diagonal: int | None, bounded: bool, dot: str
 ) -> Tensor:
-    """log of the sum over j of exp(scale q_i k_j), `[N]` in float32 (float64 for float64).
+    """Log of the sum over j of exp(scale q_i k_j), `[N]` in float32 (float64 for float64).
 
     Args:
         q: `[N, D]` rows.

@@ -58,6 +58,11 @@ def merged(*runs: Mapping[str, str]) -> dict[str, str]:
     return {op: "+".join(sorted(ran)) for op, ran in sorted(every.items())}
 
 
+def ran() -> dict[str, str]:
+    """What has run within the innermost `using`, op -> implementation."""
+    return dict(_ran)
+
+
 def note(op: str, implementation: str) -> None:
     """Tell whoever records the run that `implementation` of `op` is running."""
     _ran.update(merged({op: _ran.get(op, implementation)}, {op: implementation}))

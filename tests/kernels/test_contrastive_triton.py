@@ -1,0 +1,352 @@
+"""The Triton kernels of the contrastive losses against the references in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+from compiled import usage
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench import rng
+from bench.kernels import dispatch, infonce, ntxent, queue_infonce, siglip
+
+pytest.importorskip("triton", reason="Triton is not installed here")
+from bench.kernels import contrast
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+Loss = Callable[..., Tensor]
+# Each of (embeddings, their partners, temperature); what else there is comes from `others`.
+LOSSES: dict[str, Loss] = {
+    "ntxent": ntxent,
+    "infonce": lambda one, two, t: infonce(one, two, 1 / t),
+    "one_sided": lambda one, two, t: infonce(one, two, 1 / t, symmetric=False),
+    "queue_infonce": lambda one, two, t: queue_infonce(one, two, queue_for(one), t),
+    "siglip": lambda one, two, t: siglip(one, two, 1 / t, -3.0),
+}
+# Of the largest that a gradient may be, at temperature 0.1; errors grow as temperatures fall.
+TOLERANCE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
+every_loss = pytest.mark.parametrize("name", list(LOSSES))
+
+
+def drawn(count: int, dim: int, dtype: torch.dtype, spread: float = 1.0) -> list[Tensor]:
+    """Embeddings `[N, D]` and partners that are like them, of no unit length."""
+    draw = rng.generator("contrast", count, dim)
+    one, noise = torch.randn(2, count, dim, dtype=torch.float64, generator=draw)
+    pair = (3 * one, one + spread * noise)
+    return [x.to(DEVICE, dtype).requires_grad_() for x in pair]
+
+
+def queue_for(one: Tensor, rows: int = 70) -> Tensor:
+    draw = rng.generator("queue", one.shape[1])
+    queue = torch.randn(rows, one.shape[1], dtype=torch.float64, generator=draw)
+    return F.normalize(queue, dim=1).to(one.device, torch.promote_types(one.dtype, torch.float32))
+
+
+def both(loss: Loss, pair: list[Tensor], t: float | Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Value and gradients by the kernel, each with those of the reference in float64."""
+    made = []
+    for choice in ("triton", "reference"):
+        leaves = [x.detach().requires_grad_() for x in pair]
+        temperature = t.detach().requires_grad_() if isinstance(t, Tensor) else t
+        if choice == "reference":
+            inputs = [x.double() for x in leaves]
+            warm = temperature.double() if isinstance(temperature, Tensor) else temperature
+        else:
+            inputs, warm = leaves, temperature
+        with dispatch.using(choice) as ran:
+            value = loss(*inputs, warm)
+            told = [*leaves, temperature] if isinstance(temperature, Tensor) else leaves
+            gradients = torch.autograd.grad(value, told, allow_unused=True)
+        assert set(ran.values()) == {choice}
+        made.append([value, *(g for g in gradients if g is not None)])
+    return list(zip(*made, strict=True))
+
+
+def errors(made: list[tuple[Tensor, Tensor]], pair: list[Tensor], t: float) -> list[float]:
+    """The largest error of the value, and of each gradient, as a share of what they may come to.
+
+    That is 1/t of the value, 1/(t N |x|) of a row's gradient and 1/t^2 of the temperature's: where
+    partners are alike both are far less, differences of such numbers.
+    """
+    length = min(x.detach().double().norm(dim=1).min().item() for x in pair)
+    sizes = {0: 1 / t, 2: 1 / (t * len(pair[0]) * length)}
+    found = []
+    for place, (got, expected) in enumerate(made):
+        assert torch.isfinite(got).all()
+        size = sizes[got.dim()] if place == 0 or got.dim() else 1 / t**2
+        found.append((got.double() - expected.double()).abs().max().item() / size)
+    return found
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize(("count", "dim"), [(1, 5), (2, 64), (33, 20), (65, 100), (32, 128)])
+def test_values_and_gradients_at_any_size(
+    name: str, dtype: torch.dtype, count: int, dim: int
+) -> None:
+    pair = drawn(count, dim, dtype)
+    assert max(errors(both(LOSSES[name], pair, 0.1), pair, 0.1)) < TOLERANCE[dtype]
+
+
+@every_loss
+def test_rows_longer_than_a_tile(name: str) -> None:
+    pair = drawn(20, 300, torch.float32)
+    assert max(errors(both(LOSSES[name], pair, 0.1), pair, 0.1)) < TOLERANCE[torch.float32]
+
+
+@every_loss
+@pytest.mark.parametrize("t", [1.0, 0.04, 0.02, 0.01])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_any_temperature_fixed_or_learnt(name: str, t: float, dtype: torch.dtype) -> None:
+    """Below 1/64 and where it is learnt, sums are kept relative to a running maximum."""
+    pair = drawn(40, 24, dtype)
+    for temperature in (t, torch.tensor(t, device=DEVICE)):
+        made = both(LOSSES[name], pair, temperature)
+        assert max(errors(made, pair, t)) < TOLERANCE[dtype] * max(0.1 / t, 1)
+
+
+@every_loss
+def test_far_and_equal_rows_at_the_lowest_temperature(name: str) -> None:
+    """Opposite partners and duplicates: exponents from -100 to 100."""
+    one = drawn(16, 8, torch.float32)[0].detach()
+    two = torch.cat([-one[:8], one[:1].expand(8, 8)])
+    made = both(LOSSES[name], [one, two], 0.01)
+    assert max(errors(made, [one, two], 0.01)) < 1e-5
+
+
+@every_loss
+def test_gradients_are_those_of_finite_differences(name: str) -> None:
+    one, two = drawn(5, 3, torch.float64)
+    pair = one, two.detach() if name == "queue_infonce" else two  # keys are without gradient
+    t = torch.tensor(0.3, dtype=torch.float64, device=DEVICE, requires_grad=True)
+    with dispatch.using("triton"):
+        assert torch.autograd.gradcheck(LOSSES[name], (*pair, t))
+
+
+def test_scale_and_bias_of_siglip_learn() -> None:
+    pair = drawn(6, 4, torch.float64)
+    scale, bias = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (7.0, -4.0))
+    with dispatch.using("triton"):
+        assert torch.autograd.gradcheck(siglip, (*pair, scale.to(DEVICE), bias.to(DEVICE)))
+
+
+def test_sigmoids_of_sure_strangers_are_not_rounded_away() -> None:
+    """At SigLIP's start every stranger's loss is about exp(-10): 1 + that has three digits."""
+    from bench.kernels.siglip.triton import strangers
+
+    rows = F.normalize(drawn(64, 16, torch.float32)[0].detach(), dim=1)
+    scale, bias = torch.full((2, 1), 1.0, device=DEVICE).mul(
+        torch.tensor([[1.0], [-12.0]], device=DEVICE)
+    )
+    _, losses, shares = strangers(rows, rows, scale, bias, 0, "ieee")
+    x = rows.double() @ rows.double().T - 12
+    apart = ~torch.eye(64, dtype=torch.bool, device=DEVICE)
+    torch.testing.assert_close(losses.double(), (F.softplus(x) * apart).sum(1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(shares.double(), (x.sigmoid() * apart).sum(1), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 1000])
+def test_queues_of_any_length(rows: int) -> None:
+    def loss(one: Tensor, two: Tensor, t: float) -> Tensor:
+        return queue_infonce(one, two, queue_for(one, rows), t)
+
+    pair = drawn(9, 20, torch.float32)
+    assert max(errors(both(loss, pair, 0.07), pair, 0.07)) < 1e-5
+
+
+@every_loss
+def test_nothing_outside_the_rows_is_read(name: str) -> None:
+    """The embeddings are windows of buffers that are NaN all around."""
+    pair = drawn(33, 20, torch.float32)
+    windows = []
+    for x in pair:
+        buffer = torch.full((40, 32), float("nan"), device=DEVICE)
+        buffer[3:36, 5:25] = x.detach()
+        windows.append(buffer[3:36, 5:25])
+    with dispatch.using("triton"):
+        expected = LOSSES[name](*(x.detach() for x in pair), 0.1)
+        assert torch.equal(LOSSES[name](*windows, 0.1), expected)
+
+
+def test_kernels_neither_read_nor_leave_what_is_around_their_tensors() -> None:
+    around = torch.full((50, 20), float("nan"), device=DEVICE)
+    rows = F.normalize(drawn(33, 20, torch.float32)[0].detach(), dim=1)
+    around[7:40] = rows
+    scale = torch.full((1,), 5.0, device=DEVICE)
+    inside = around[7:40]  # contiguous, NaN before and behind it
+    lse = contrast.row_lse(inside, inside, scale, 0, True, "ieee")
+    assert torch.equal(lse, contrast.row_lse(rows, rows, scale, 0, True, "ieee"))
+    pulled = contrast.pull(inside, inside, scale, lse, lse, 0, True, "ieee")
+    assert torch.equal(pulled, contrast.pull(rows, rows, scale, lse, lse, 0, True, "ieee"))
+    assert around[:7].isnan().all() and around[40:].isnan().all()
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_same_bits_every_time(name: str, dtype: torch.dtype) -> None:
+    pair = drawn(70, 20, dtype)
+
+    def once() -> list[Tensor]:
+        with dispatch.using("triton"):
+            value = LOSSES[name](*pair, 0.1)
+            return [value, *torch.autograd.grad(value, pair[:1])]
+
+    first = once()
+    for _ in range(9):
+        assert all(map(torch.equal, once(), first))
+
+
+@every_loss
+@pytest.mark.parametrize("processors", [1, 64])
+def test_columns_may_be_split_among_programs(
+    name: str, processors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def split(blocks: int, columns: int, tile: int, device: torch.device) -> tuple[int, int]:
+        tiles = max(-(-columns // tile), 1)
+        each = -(-tiles // min(processors, tiles)) * tile
+        return max(-(-columns // each), 1), each
+
+    monkeypatch.setattr(contrast, "split", split)
+    monkeypatch.setattr(import_module("bench.kernels.siglip.triton"), "split", split)
+    pair = drawn(150, 20, torch.float32)
+    assert max(errors(both(LOSSES[name], pair, 0.1), pair, 0.1)) < TOLERANCE[torch.float32]
+
+
+@every_loss
+@pytest.mark.parametrize("dim", [100, 200, 300])
+def test_the_tiles_of_large_gpus(name: str, dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contrast, "roomy", lambda device: True)
+    pair = drawn(70, dim, torch.float16)
+    assert max(errors(both(LOSSES[name], pair, 0.1), pair, 0.1)) < TOLERANCE[torch.float16]
+
+
+def test_no_matrix_of_all_pairs_is_kept() -> None:
+    """What the backward pass keeps grows with the rows; the reference keeps rows squared."""
+
+    def kept(choice: dispatch.Choice, count: int) -> int:
+        sizes: dict[int, int] = {}
+
+        def pack(x: Tensor) -> Tensor:
+            storage = x.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+            return x
+
+        with (
+            dispatch.using(choice),
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x),
+        ):
+            loss = ntxent(*drawn(count, 8, torch.float32), 0.5)
+            loss.backward()
+        return sum(sizes.values())
+
+    assert kept("reference", 128) > 4 * 256 * 256
+    assert kept("triton", 128) < 4 * 256 * (2 * 8 + 8)
+    assert kept("triton", 128) < 2.1 * kept("triton", 64)
+
+
+@pytest.mark.parametrize("diagonal", [None, 0, 3])
+def test_custom_ops_are_told_rightly_to_the_compiler(diagonal: int | None) -> None:
+    rows = F.normalize(drawn(9, 5, torch.float32)[0].detach(), dim=1)
+    scale, lse = torch.full((1,), 5.0, device=DEVICE), torch.ones(9, device=DEVICE)
+    tests = ("test_schema", "test_faketensor")
+    settings = (diagonal, True, "ieee")
+    torch.library.opcheck(contrast.row_lse, (rows, rows, scale, *settings), test_utils=tests)
+    for normalizers in ((lse, lse), (lse, None), (None, lse)):
+        arguments = (rows, rows, scale, *normalizers, *settings)
+        torch.library.opcheck(contrast.pull, arguments, test_utils=tests)
+    from bench.kernels.siglip.triton import strangers
+
+    arguments = (rows, rows, scale, -scale, diagonal or 0, "ieee")
+    torch.library.opcheck(strangers, arguments, test_utils=tests)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's own, while it traces
+@every_loss
+def test_torch_compile_takes_them_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = drawn(9, 5, torch.float32)
+    queue = queue_for(pair[0])
+    monkeypatch.setitem(globals(), "queue_for", lambda one: queue)
+    with dispatch.using("triton") as ran:
+        expected = torch.autograd.grad(LOSSES[name](*pair, 0.1), pair[:1])
+        compiled = torch.compile(LOSSES[name], fullgraph=True, backend="aot_eager")
+        got = torch.autograd.grad(compiled(*pair, 0.1), pair[:1])
+    assert set(ran.values()) == {"triton"}
+    torch.testing.assert_close(got, expected)
+
+
+def arguments(dtype: str, kernel: str) -> dict[str, str]:
+    pointers = {"_row_lse": "scale out", "_pull": "scale row_lse col_lse out"}
+    pointers["_strangers"] = "scale bias out losses shares"
+    return (
+        {"q": f"*{dtype}", "k": f"*{dtype}"}
+        | dict.fromkeys(pointers[kernel].split(), "*fp32")
+        | dict.fromkeys(("n", "m", "diagonal", "per_split"), "i32")
+    )
+
+
+NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "_row_lse": {"SELF": True},
+    "_pull": {"SELF": True, "ROW": True, "COL": True, "LIFT": 1.0},
+    "_strangers": {"WIDE": False, "LIFT": 1.0},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", list(SETTINGS))
+@pytest.mark.parametrize(
+    ("dtype", "dim", "large"),
+    [
+        (torch.bfloat16, 128, True),
+        (torch.float16, 256, True),
+        (torch.bfloat16, 512, True),
+        (torch.float32, 128, True),
+        (torch.bfloat16, 128, False),
+    ],
+)
+def test_they_compile_for_gpus_without_spilling(
+    kernel: str, dtype: torch.dtype, dim: int, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For an H100 (capability 9.0, 227 KiB of shared memory) and an RTX 30 (8.6, 99 KiB)."""
+    monkeypatch.setattr(contrast, "roomy", lambda device: large)
+    choose = contrast.lse_tiles if kernel == "_row_lse" else contrast.pull_tiles
+    module = "bench.kernels.contrast"
+    tiles = choose(dtype, dim, DEVICE)
+    if kernel == "_strangers":
+        module = "bench.kernels.siglip.triton"
+        tiles = tiles._replace(width=min(tiles.width, 128)) if dim > 256 else tiles
+    shape = {"BM": tiles.rows, "BN": tiles.columns, "BD": tiles.depth, "BO": tiles.width}
+    if kernel == "_row_lse":
+        shape.pop("BO")
+    for bounded in (True, False) if dim == 128 and kernel != "_strangers" else (True,):
+        constants = {"D": dim, "DOT": "tf32x3", "ACC": "tl.float32", **shape, **SETTINGS[kernel]}
+        if kernel != "_strangers":
+            constants["BOUNDED"] = bounded
+        took = usage(
+            module, kernel, arguments(NAMES[dtype], kernel), constants,
+            tiles.warps, tiles.stages, 90 if large else 86,
+        )  # fmt: skip
+        assert took.stack == 0
+        assert took.shared <= (227 if large else 99) * 1024
+
+
+@pytest.mark.gpu
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("count", "dim"), [(1000, 96), (4096, 128), (4097, 256), (2048, 768)])
+def test_real_sizes(name: str, dtype: torch.dtype, count: int, dim: int) -> None:
+    loss = LOSSES[name]
+    if name == "queue_infonce":
+        loss = partial(queued, rows=65536)
+    pair = drawn(count, dim, dtype)
+    assert max(errors(both(loss, pair, 0.1), pair, 0.1)) < TOLERANCE[dtype]
+
+
+def queued(one: Tensor, two: Tensor, t: float, rows: int) -> Tensor:
+    return queue_infonce(one, two, queue_for(one, rows), t)
