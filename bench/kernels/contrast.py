@@ -12,12 +12,14 @@ one exponential serves the row's and the column's normaliser. Otherwise maxima a
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from bench.kernels.precision import accumulator
 
@@ -87,7 +89,7 @@ def _lse_over(
 ):  # fmt: skip
     """The running maximum and sum of exp2, over columns [begin, stop)."""
     for start in range(begin, stop, BN):
-        col = start + tl.arange(0, BN)
+        col = tl.multiple_of(start, BN) + tl.arange(0, BN)
         if D <= BD:
             keys = _load(k, col, m, 0, D, BD, MASKED)
             s = tl.dot(queries, tl.trans(keys), input_precision=DOT, out_dtype=ACC)
@@ -158,11 +160,14 @@ def _pull_over(
     BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr,
     MASKED: tl.constexpr,
 ):  # fmt: skip
-    """The sum of weight * k over columns [begin, stop), added to `acc`."""
+    """The sum of weight * k over columns [begin, stop), added to `acc`.
+
+    Where similarities are bounded, `col_lse` holds exp(-lse): made once, not for every tile.
+    """
     if ROW:
         mine = tl.exp2(-row_lse) if BOUNDED else row_lse
     for start in range(begin, stop, BN):
-        col = start + tl.arange(0, BN)
+        col = tl.multiple_of(start, BN) + tl.arange(0, BN)
         if D <= BD:
             keys = _load(k, col, m, 0, D, BD, MASKED)
             s = tl.dot(queries, tl.trans(keys), input_precision=DOT, out_dtype=ACC)
@@ -175,15 +180,20 @@ def _pull_over(
                 valid &= col[None, :] != (first + tl.arange(0, BM))[:, None]
             s = tl.where(valid, s, -float("inf"))
         if COL:
-            theirs = tl.load(col_lse + col, col < m, other=0.0).to(ACC) * LOG2_E
+            if MASKED:
+                theirs = tl.load(col_lse + col, col < m, other=0.0)
+            else:
+                theirs = tl.load(col_lse + col)
+            if not BOUNDED:
+                theirs *= LOG2_E
         if BOUNDED:
             weight = tl.exp2(s)
             if ROW and COL:
-                weight *= mine[:, None] + tl.exp2(-theirs)[None, :]
+                weight *= mine[:, None] + theirs[None, :]
             elif ROW:
                 weight *= mine[:, None]
             else:
-                weight *= tl.exp2(-theirs)[None, :]
+                weight *= theirs[None, :]
         elif ROW and COL:
             weight = tl.exp2(s - mine[:, None]) + tl.exp2(s - theirs[None, :])
         elif ROW:
@@ -274,6 +284,11 @@ def _(q: Tensor, k: Tensor, scale: Tensor, diagonal: int | None, bounded: bool, 
     return q.new_empty(len(q), dtype=accumulator(q.dtype))
 
 
+@register_flop_formula(torch.ops.bench.row_lse)
+def _(q: Sequence[int], k: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * q[0] * k[0] * q[1]
+
+
 @torch.library.custom_op("bench::pull", mutates_args=())
 def pull(
     q: Tensor, k: Tensor, scale: Tensor, row: Tensor | None, col: Tensor | None,
@@ -297,9 +312,10 @@ def pull(
     blocks, chunks = triton.cdiv(n, tiles.rows), triton.cdiv(dim, tiles.width)
     splits, each = split(blocks * chunks, m, tiles.columns, q.device)
     out = q.new_empty((splits, n, dim), dtype=acc)
+    of_col = torch.exp(-col) if bounded and col is not None else col
     if n:
         _pull[blocks, splits, chunks](
-            q, k, scale, row, col, out, n, m, diagonal or 0, each,
+            q, k, scale, row, of_col, out, n, m, diagonal or 0, each,
             D=dim, SELF=diagonal is not None, ROW=row is not None, COL=col is not None,
             BOUNDED=bounded, DOT=dot, ACC=tl_type(acc), LIFT=lift(q.dtype),
             BM=tiles.rows, BN=tiles.columns, BD=tiles.depth, BO=tiles.width,
@@ -314,6 +330,11 @@ def _(
     diagonal: int | None, bounded: bool, dot: str,
 ) -> Tensor:  # fmt: skip
     return torch.empty_like(q, dtype=accumulator(q.dtype))
+
+
+@register_flop_formula(torch.ops.bench.pull)
+def _(q: Sequence[int], k: Sequence[int], *_: Any, **__: Any) -> int:
+    return 4 * q[0] * k[0] * q[1]
 
 
 def split(blocks: int, columns: int, tile: int, device: torch.device) -> tuple[int, int]:
@@ -363,13 +384,14 @@ def roomy(device: torch.device) -> bool:
     """Whether programs may have an H100's 227 KiB of shared memory; others have as few as 99."""
     if device.type != "cuda":
         return False
-    room = torch.cuda.get_device_properties(device).shared_memory_per_multiprocessor
+    room: int = torch.cuda.get_device_properties(device).shared_memory_per_multiprocessor
     return room >= 228 * 1024
 
 
 def depth(dim: int) -> int:
     """The depth of a tile that holds all of `dim`; matrix products want 16 at least."""
-    return max(16, triton.next_power_of_2(dim))
+    deep: int = triton.next_power_of_2(dim)
+    return max(16, deep)
 
 
 def lift(dtype: torch.dtype) -> float:

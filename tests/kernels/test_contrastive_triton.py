@@ -12,6 +12,7 @@ import torch
 from compiled import usage
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench import rng
 from bench.kernels import dispatch, infonce, ntxent, queue_infonce, siglip
@@ -278,6 +279,17 @@ def test_torch_compile_takes_them_whole(name: str, monkeypatch: pytest.MonkeyPat
         got = torch.autograd.grad(compiled(*pair, 0.1), pair[:1])
     assert set(ran.values()) == {"triton"}
     torch.testing.assert_close(got, expected)
+
+
+def test_their_operations_are_counted() -> None:
+    """As profiles of training steps count them: 6 M^2 D for NT-Xent, M views of D dimensions."""
+    pair = drawn(9, 5, torch.float32)
+    with dispatch.using("triton"), FlopCounterMode(display=False) as counter:
+        ntxent(*pair, 0.5).backward()
+    assert counter.get_total_flops() == 6 * 18**2 * 5
+    with dispatch.using("triton"), FlopCounterMode(display=False) as counter:
+        siglip(*pair, 1.0, 0.0).backward()
+    assert counter.get_total_flops() == 8 * 9**2 * 5
 
 
 def arguments(dtype: str, kernel: str) -> dict[str, str]:

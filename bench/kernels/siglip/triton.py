@@ -6,6 +6,7 @@ so the gradient of row i is s/N (sum over j != i of sigmoid(x_ij) b_j - sigmoid(
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import register_flop_formula
 
 from bench.kernels.contrast import (
     LN_2,
@@ -42,7 +44,7 @@ def _over(
 ):  # fmt: skip
     """The sums over columns [begin, stop), added to those so far."""
     for start in range(begin, stop, BN):
-        col = start + tl.arange(0, BN)
+        col = tl.multiple_of(start, BN) + tl.arange(0, BN)
         if D <= BD:
             keys = _load(k, col, m, 0, D, BD, MASKED)
             s = tl.dot(queries, tl.trans(keys), input_precision=DOT, out_dtype=ACC)
@@ -156,6 +158,11 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor]:
     rows = q.new_empty(len(q), dtype=accumulator(q.dtype))
     return torch.empty_like(q, dtype=rows.dtype), rows, torch.empty_like(rows)
+
+
+@register_flop_formula(torch.ops.bench.siglip_strangers)
+def _(q: Sequence[int], k: Sequence[int], *_: Any, **__: Any) -> int:
+    return 4 * q[0] * k[0] * q[1]
 
 
 def siglip(
