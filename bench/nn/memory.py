@@ -9,6 +9,7 @@ import torch
 from bench.errors import BenchError
 
 BYTES_PER_LOGIT = 16  # logits, log-probabilities and their gradients, float32
+WATCHED = 2**22  # logits that diagnostics of a step may look at
 
 
 def available() -> int:
@@ -19,6 +20,15 @@ def available() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):  # not every system tells
         return 2**63
+
+
+def watched(columns: int) -> int:
+    """Of how many rows diagnostics may look at all `columns` logits.
+
+    All of them, in all but large batches: what a step logs must not take the memory, or the time,
+    that its loss does without.
+    """
+    return max(WATCHED // max(columns, 1), 1)
 
 
 def require(needed: float, what: str, remedy: str) -> None:

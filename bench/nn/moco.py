@@ -18,6 +18,7 @@ from bench.api import Batch, Method, OptimSpec, Panel, Step, View
 from bench.data.augment import Augmented
 from bench.kernels import queue_infonce
 from bench.kernels.precision import in_full
+from bench.nn import memory
 from bench.nn.mlp import mlp
 from bench.nn.momentum import follow, momentum_copy
 from bench.nn.queue import Queue
@@ -132,13 +133,15 @@ def in_groups(network: nn.Module, x: Tensor, groups: int) -> Tensor:
 def match_top1(query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
     """The share of queries, in %, nearer to their own key than to any in the queue.
 
-    Chance is 100 / (K + 1).
+    Chance is 100 / (K + 1). Of very large batches, some of the queries are asked.
 
     Args:
         query: `[N, D]` embeddings.
         key: `[N, D]` of the same pictures.
         queue: `[K, D]` unit vectors.
     """
+    asked = memory.watched(len(queue))
+    query, key = query[:asked], key[:asked]
     own = F.cosine_similarity(query, key, dim=1)
     others = F.normalize(query, dim=1) @ queue.to(query.dtype).T
     return 100 * (own > others.amax(1)).float().mean()
