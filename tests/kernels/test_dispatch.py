@@ -71,6 +71,20 @@ def test_a_gpu_of_too_early_a_kind_has_none(monkeypatch: pytest.MonkeyPatch) -> 
     assert dispatch.unusable(torch.device("cuda")) is None
 
 
+def test_auto_asks_for_a_gpu_a_size_and_no_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "unusable", lambda device: None)
+    asked = torch.zeros(1, device="meta")
+    monkeypatch.setattr(torch.Tensor, "device", property(lambda x: torch.device("cuda")))
+    with dispatch.using("auto"):
+        assert dispatch.triton("op", asked, worth=True)
+        assert not dispatch.triton("op", asked, worth=False)
+        assert not dispatch.triton("op", asked.double(), worth=True)
+    with dispatch.using("triton"):
+        assert dispatch.triton("op", asked.double(), worth=False)
+    with dispatch.using("reference"):
+        assert not dispatch.triton("op", asked, worth=True)
+
+
 def test_parts_of_a_run_are_merged() -> None:
     parts = ({"a": "reference"}, {"a": "triton", "b": "triton"}, {})
     assert dispatch.merged(*parts) == {"a": "reference+triton", "b": "triton"}
