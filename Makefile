@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CODE := bench methods protocols tests
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help run test check bench leaderboard clean
+.PHONY: help run test check bench gpu leaderboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 14
@@ -25,6 +25,9 @@ check: $(VENV)/.dev  ## lint, types, the import contract, and an up-to-date lead
 
 bench: $(VENV)/.dev  ## time views and probes against their peers (pytest-benchmark)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-group-by=group $(ARGS)
+
+gpu: $(VENV)/.dev  ## on a machine with a GPU: test the kernels, and profile losses, steps and views
+	scripts/gpu.sh $(PIECES)
 
 leaderboard: $(VENV)/.run  ## compute leaderboard.md from the records
 	$(BIN)/bench leaderboard

@@ -156,6 +156,7 @@ class Trainer:
         return first * self.per_epoch, end * self.per_epoch
 
     def run(self, stop_after: int | None) -> Trained:
+        """Train from the last checkpoint on, to the end or for `stop_after` steps."""
         self._restore()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)

@@ -72,7 +72,7 @@ def find(run: str, results: Path) -> tuple[Record, Path]:
         return record.read(Path(run)), Path(run)
     if not run or not all(character in "0123456789abcdef" for character in run):
         raise BenchError(f"'{run}' is neither a record's path nor a run id (hexadecimal digits)")
-    found = sorted(results.rglob(f"{run}*.json"))
+    found = record.files(results, run)
     if len(found) != 1:
         what = "no record" if not found else f"{len(found)} records"
         raise BenchError(f"{what} under {results} with a run id that begins with '{run}'")

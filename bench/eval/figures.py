@@ -54,7 +54,7 @@ def contact_sheet(
     columns = max(len(row.tiles) for row in rows)
     tall = TILE + CAPTION + GAP
     width = SIDE + columns * (TILE + GAP) + 2 * GAP
-    figure, height = _figure(width, HEAD + 18 + len(rows) * tall, title, note)
+    figure, height = blank(width, HEAD + 18 + len(rows) * tall, title, note)
 
     def write(x: float, y: float, text: str, **style: Any) -> None:
         figure.text(x / width, 1 - y / height, plain(text), **style)
@@ -75,7 +75,7 @@ def contact_sheet(
             if row.captions:
                 at, caption = (left + TILE / 2, top + TILE + 2), _short(row.captions[column])
                 write(*at, caption, fontsize=6, color=color, ha="center", va="top")
-    return _png(figure)
+    return png(figure)
 
 
 def grid(tiles: Tensor, title: str, note: str = "") -> bytes:
@@ -84,14 +84,14 @@ def grid(tiles: Tensor, title: str, note: str = "") -> bytes:
     columns = min(range(about, about + 3), key=lambda count: -len(tiles) % count)
     side = max(24, min(TILE, 900 // columns))
     width = max(columns * (side + 4) + 2 * GAP, 560)
-    figure, height = _figure(
+    figure, height = blank(
         width, HEAD + math.ceil(len(tiles) / columns) * (side + 4) + GAP, title, note
     )
     for number, tile in enumerate(_shown(tiles, side)):
         row, column = divmod(number, columns)
         top = HEAD + row * (side + 4)
         figure.figimage(tile, GAP + column * (side + 4), height - top - side, origin="upper")
-    return _png(figure)
+    return png(figure)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def heat_maps(
     """
     side, left, below = 330, 88, 74
     width = max(len(maps) * (side + left) + 110, 640)
-    figure, height = _figure(width, HEAD + 26 + side + below, title, note)
+    figure, height = blank(width, HEAD + 26 + side + below, title, note)
     for number, shown in enumerate(maps):
         at = left + number * (side + left)
         axes = figure.add_axes((at / width, below / height, side / width, side / height))
@@ -143,7 +143,7 @@ def heat_maps(
     figure.colorbar(axes.images[0], cax=bar)
     bar.tick_params(labelsize=6.5, color=PLAIN, labelcolor=PLAIN, length=2)
     bar.set_ylabel(scale, fontsize=7, color=PLAIN)
-    return _png(figure)
+    return png(figure)
 
 
 def scatters(
@@ -164,7 +164,7 @@ def scatters(
     """
     side, legend = 400, 120
     width = len(points) * (side + 2 * GAP) + legend
-    figure, height = _figure(width, HEAD + 26 + side + 2 * GAP, title, note)
+    figure, height = blank(width, HEAD + 26 + side + 2 * GAP, title, note)
     colors, truth = _palette(len(classes)), labels.cpu().numpy()
     # In a drawn order, or the last class would cover the others.
     order = np.random.default_rng(0).permutation(len(truth))
@@ -182,7 +182,7 @@ def scatters(
         x, y = (width - legend + 4) / width, 1 - (HEAD + 36 + 18 * row) / height
         figure.text(x, y, "●", fontsize=8, color=colors[c], va="center")
         figure.text(x + 14 / width, y, plain(_short(classes[c])), fontsize=7.5, va="center")
-    return _png(figure)
+    return png(figure)
 
 
 def overlay(tile: Tensor, heat: Tensor) -> Tensor:
@@ -199,7 +199,8 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _figure(width: int, height: int, title: str, note: str) -> tuple[Figure, int]:
+def blank(width: int, height: int, title: str, note: str) -> tuple[Figure, int]:
+    """An empty figure of `width` x `height` px below its title and a line on it; the height."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
@@ -208,7 +209,7 @@ def _figure(width: int, height: int, title: str, note: str) -> tuple[Figure, int
     return figure, height
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     """The figure in a palette of its own colours, without any note of what drew it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

@@ -13,9 +13,11 @@ from bench.leaderboard.groups import Controls, Entry, group, part_controls
 from bench.leaderboard.lectures import lectures
 from bench.leaderboard.page import COMMAND, Content, render
 from bench.leaderboard.pivots import pivots
+from bench.leaderboard.profiles import sections
 from bench.leaderboard.published import read_published
 from bench.leaderboard.studies import studies
 from bench.record import load_all
+from bench.record.profiles import load as load_profiles
 
 __all__ = ["build", "check", "page", "problems", "write"]
 
@@ -49,13 +51,16 @@ def page(
     groups, repeats = group(ranked)
     published = read_published(results / "reference" / "published.csv")
     link = Path(os.path.relpath(results, folder or results.parent)).as_posix()
-    problems = [*left_out, *repeats]
+    measured, foreign = load_profiles(results)
+    within = [(path.relative_to(results), profile) for path, profile in measured]
+    problems = [*left_out, *repeats, *foreign]
     content = Content(
         groups,
         controls,
         studies(entries),
         pivots(entries),
         tuple(lectures(entries, published)),
+        tuple(sections(within, link)),
         problems,
     )
     return render(content, published, results, link)
@@ -69,7 +74,7 @@ def write(results: Path, out: Path) -> None:
 def problems(results: Path) -> list[str]:
     """A line on each file under `results` that the leaderboard leaves out."""
     entries, unreadable = _load(results)
-    return [*unreadable, *group(_to_rank(entries)[0])[1]]
+    return [*unreadable, *group(_to_rank(entries)[0])[1], *load_profiles(results)[1]]
 
 
 def check(results: Path, file: Path) -> list[str]:

@@ -65,6 +65,7 @@ class Content:
     studies: Sequence[Study]
     pivots: Sequence[Pivot]
     lectures: Sequence[tuple[str, str]]  # title and table
+    profiles: Sequence[tuple[str, Sequence[str]]]  # title and blocks
     problems: Sequence[str]  # a line on each file that was left out
 
 
@@ -102,6 +103,8 @@ def render(content: Content, published: pd.DataFrame, results: Path, link: str) 
     if content.lectures:
         blocks += ["## Lecture tables", LECTURES]
         blocks += [block for title, body in content.lectures for block in (f"### {title}", body)]
+    for title, body in content.profiles:
+        blocks += [f"## {title}", *body]
     if content.problems:
         blocks.append("## Left out")
         blocks.append("\n".join(f"- {_inline(problem)}" for problem in content.problems))

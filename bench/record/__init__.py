@@ -23,6 +23,7 @@ from bench.record.schema import (
 from bench.record.store import (
     Beside,
     Predictions,
+    files,
     load_all,
     path_for,
     path_of,
@@ -47,6 +48,7 @@ __all__ = [
     "SplitRecord",
     "Status",
     "canonical",
+    "files",
     "load_all",
     "now",
     "number",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from bench.errors import BenchError
 from bench.files import write_atomic, write_text
 from bench.record.schema import Record
 
+PROFILES = "profile"  # the folder, within the results', of `bench.record.profiles`
+T = TypeVar("T")
 Predictions = tuple[NDArray[Any], NDArray[Any]]  # ([N_test] predicted class, [N_test] truth)
 
 
@@ -85,7 +87,7 @@ def read(path: Path) -> Record:
         BenchError: it cannot be read or is not a record; names the file and the first fault.
     """
     try:
-        return _parse(path)
+        return parse(path, Record.model_validate_json)
     except BenchError as error:
         raise BenchError(f"{path} is not a readable record: {error}") from error
 
@@ -150,9 +152,9 @@ def read_predictions(path: Path, record: Record) -> Predictions | None:
 def load_all(root: Path) -> tuple[list[tuple[Path, Record]], list[str]]:
     """Every record under `root` with its path, sorted, and a line on each file that is not one."""
     records, problems = [], []
-    for path in sorted(root.rglob("*.json"), key=lambda path: path.relative_to(root).as_posix()):
+    for path in files(root):
         try:
-            record = _parse(path)
+            record = parse(path, Record.model_validate_json)
             home = path_of(root, record)
             if path != home:
                 raise BenchError(f"its content belongs to {home.relative_to(root).as_posix()}")
@@ -162,9 +164,21 @@ def load_all(root: Path) -> tuple[list[tuple[Path, Record]], list[str]]:
     return records, problems
 
 
-def _parse(path: Path) -> Record:
+def files(root: Path, beginning: str = "") -> list[Path]:
+    """The files under `root` that ought to be records, and whose names have that `beginning`."""
+    names = (path.relative_to(root) for path in root.rglob(f"{beginning}*.json"))
+    named = sorted(name.as_posix() for name in names if name.parts[0] != PROFILES)
+    return [root / name for name in named]
+
+
+def parse(path: Path, read: Callable[[bytes], T]) -> T:
+    """What pydantic's `read` makes of a file.
+
+    Raises:
+        BenchError: it cannot be read, or its first fault; the file is not named.
+    """
     try:
-        return Record.model_validate_json(path.read_bytes())
+        return read(path.read_bytes())
     except OSError as error:
         raise BenchError(error.strerror or str(error)) from error
     except ValidationError as error:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from bench.eval.linear_heads import Standardizer, fit_heads
-from bench.eval.nearest import neighbors
+from bench.kernels import knn_topk
 from protocols.knn import vote
 
 CLASSES, DIM, TRAIN, TEST = 10, 128, 2000, 500
@@ -72,7 +72,7 @@ def test_knn_ours(
     x, y, x_test, y_test = blobs
 
     def fit() -> Tensor:
-        near, index = neighbors(normalize(x_test), normalize(x), 20)
+        near, index = knn_topk(normalize(x_test), normalize(x), 20)
         return vote(near, y[index], 0.07, CLASSES).argmax(1)
 
     predicted = benchmark.pedantic(fit, rounds=5, warmup_rounds=1)

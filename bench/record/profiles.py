@@ -1,0 +1,74 @@
+"""The profiles in `results/profile/<kind>/<id>.json`.
+
+Unlike a result, a profile is measured again and never reproduced, and the newest is shown. It is
+written after every few rows, so that a killed one can go on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import Field, TypeAdapter
+
+from bench.errors import BenchError
+from bench.files import write_text
+from bench.record.profile import DataProfile, LossProfile, Profile, StepProfile
+from bench.record.schema import EnvironmentRecord, Json, now, run_id
+from bench.record.store import PROFILES, parse
+
+Kind = TypeVar("Kind", StepProfile, LossProfile, DataProfile)
+_ANY: TypeAdapter[Profile] = TypeAdapter(Annotated[Profile, Field(discriminator="kind")])
+
+
+def begin(
+    root: Path,
+    kind: type[Kind],
+    settings: Json,
+    environment: EnvironmentRecord,
+    *,
+    resume: bool = True,
+) -> Kind:
+    """A profile to add rows to: the newest unfinished one of the same settings, or a new one.
+
+    Args:
+        root: the results folder.
+        kind: of profile.
+        settings: all that was asked for.
+        environment: where it runs; in another one, commit included, it is another profile.
+        resume: whether to go on with an unfinished one.
+    """
+    new = kind(id="0" * 12, created=now(), settings=settings, environment=environment)
+    for _, old in reversed(load(root)[0] if resume else []):
+        same = (old.settings, old.environment) == (new.settings, new.environment)
+        if isinstance(old, kind) and same and not old.complete:
+            return old
+    identity = new.model_dump(mode="json", exclude={"id"})
+    return new.model_copy(update={"id": run_id(identity)})
+
+
+def path_of(root: Path, profile: Profile) -> Path:
+    """Where under `root` a profile lives."""
+    return root / PROFILES / profile.kind / f"{profile.id}.json"
+
+
+def write(root: Path, profile: Profile) -> Path:
+    """Write `profile` as it is now, over what was there of it; returns its path."""
+    path = path_of(root, profile)
+    write_text(path, profile.model_dump_json(indent=2) + "\n")
+    return path
+
+
+def load(root: Path) -> tuple[list[tuple[Path, Profile]], list[str]]:
+    """Every profile under `root` with its path, oldest first, and a line on each foreign file."""
+    found, problems = [], []
+    for path in sorted((root / PROFILES).rglob("*.json")):
+        try:
+            profile = parse(path, _ANY.validate_json)
+            home = path_of(root, profile)
+            if path != home:
+                raise BenchError(f"its content belongs to {home.relative_to(root).as_posix()}")
+            found.append((path, profile))
+        except BenchError as error:
+            problems.append(f"{path.relative_to(root).as_posix()}: {error}")
+    return sorted(found, key=lambda item: (item[1].created, item[1].id)), problems
