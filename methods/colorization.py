@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bench.api import Batch, Encoder, Method, MethodConfig, OptimSpec, Panel, Step, TrainSet, View
 from bench.data.color import rgb_to_lab
 from bench.data.ops import HorizontalFlip, RandomCrop
+from bench.kernels import color_ce
 from bench.nn import channels, color_bins
 from bench.nn.dense_head import DenseHead
 from bench.nn.wrap import Rewired
@@ -101,7 +102,7 @@ class Colorization(Method):
         step.log("pretext_top1", 100 * hits.float().mean())
         step.log("majority_top1", 100 * self.shares.max())
         weights = color_bins.class_weights(self.shares, self.cfg.gamma, self.cfg.alpha)
-        return color_bins.color_cross_entropy(out, ab, self.bins, weights)
+        return color_ce(out, ab, self.bins, weights)
 
     def mean_color(self, out: Tensor, temperature: float) -> Tensor:
         """The head's output as colours `[B, 2, h, w]`; a regression has no temperature."""

@@ -15,6 +15,7 @@ from bench.api import Batch, Panel, Step
 from bench.kernels import dino
 from bench.nn.attention import attention_panels
 from bench.nn.multicrop import by_size
+from bench.nn.prototypes import watch_targets
 from bench.nn.self_distillation import SMALL, TOY, SelfDistillation, SelfDistillationConfig
 
 
@@ -38,8 +39,7 @@ class DINO(SelfDistillation):
         with torch.no_grad():
             teach = nn.Sequential(self.teacher, self.teacher_head)
             targets = self.assign(torch.stack(by_size(teach, shared)), step)
-        first = student[0].detach() / self.cfg.student_temperature
-        step.watch_targets(targets[0], first.float().log_softmax(1))
+        watch_targets(step, targets.view(0), student[0], self.cfg.student_temperature)
         return dino(student, targets, self.cfg.student_temperature)
 
     def picture(self, batch: Batch, step: Step) -> Sequence[Panel]:

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.api import Backbone, Batch, Panel, Step
-from bench.kernels import dino
-from bench.kernels.precision import in_full
+from bench.kernels import Teacher, dino, ibot
 from bench.nn import memory
 from bench.nn.momentum import momentum_copy
-from bench.nn.prototypes import Center, PrototypeHead
+from bench.nn.prototypes import Center, PrototypeHead, watch_targets
 from bench.nn.regions import region_shape, regions
 from bench.nn.self_distillation import SMALL, TOY, SelfDistillation, SelfDistillationConfig
 
@@ -90,12 +89,16 @@ class EsViT(SelfDistillation):
             logits = torch.stack([seen.regions for seen in teacher])
             region_targets = self.assign(logits, step, self.region_center)
         temperature = self.cfg.student_temperature
-        logs = (student[0].view.detach().float() / temperature).log_softmax(1)
-        step.watch_targets(targets[0], logs)
+        watch_targets(step, targets.view(0), student[0].view, temperature)
         view_loss = dino(torch.stack([seen.view for seen in student]), targets, temperature)
         pairs = [
-            region_loss(mine.regions, targets, match(mine.features, theirs.features), temperature)
-            for theirs, (other, targets) in zip(teacher, enumerate(region_targets), strict=True)
+            region_loss(
+                mine.regions,
+                region_targets.view(other),
+                match(mine.features, theirs.features),
+                temperature,
+            )
+            for other, theirs in enumerate(teacher)
             for number, mine in enumerate(student)
             if number != other
         ]
@@ -135,15 +138,17 @@ def match(student: Tensor, teacher: Tensor) -> Tensor:
     return (one @ two.mT).argmax(2)
 
 
-@in_full
-def region_loss(student: Tensor, teacher: Tensor, index: Tensor, temperature: float) -> Tensor:
+def region_loss(student: Tensor, teacher: Teacher, index: Tensor, temperature: float) -> Tensor:
     """Mean over regions of -sum over k of p_teacher[matched] log softmax(student / t).
 
     Args:
         student: `[B, S, K]` logits.
-        teacher: `[B, T, K]` probabilities; no gradient flows into them.
+        teacher: of `[B, T, K]` logits; no gradient flows into it.
         index: `[B, S]` which of the T each of the S shall agree with.
         temperature: the student's.
     """
-    targets = teacher.detach().gather(1, index[..., None].expand(-1, -1, teacher.shape[2]))
-    return -(targets * F.log_softmax(student / temperature, dim=-1)).sum(-1).mean()
+    known = Teacher(teacher.logits.flatten(0, 1), teacher.temperature, teacher.center)
+    first = torch.arange(len(index), device=index.device) * teacher.logits.shape[1]
+    rows = (first[:, None] + index).flatten()
+    one = torch.ones(len(rows), device=index.device)
+    return ibot(student.flatten(0, 1), known, one, temperature, rows) / len(rows)

@@ -17,6 +17,7 @@ from bench.api import Backbone, Batch, Panel, Step
 from bench.errors import BenchError
 from bench.nn.granularity import Projectors, contrast, group, perceptron
 from bench.nn.momentum import momentum_copy
+from bench.nn.prototypes import watch_targets
 from bench.nn.queue import Queue
 from bench.nn.regions import region_shape, regions
 from bench.nn.self_distillation import SMALL, SelfDistillation, SelfDistillationConfig
@@ -114,8 +115,7 @@ class Mugs(SelfDistillation):
         for name, value in parts.items():
             step.log(f"{name}_loss", value)
         step.watch(query[0])
-        logs = (logits[0].detach().float() / cfg.student_temperature).log_softmax(1)
-        step.watch_targets(targets[0], logs)
+        watch_targets(step, targets.view(0), logits[0], cfg.student_temperature)
         return torch.stack(list(parts.values())).mean()
 
     def after_step(self, step: Step) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from bench.api import Batch, Method, MethodConfig, OptimSpec, Panel, Step, View
 from bench.data.color import rgb_to_lab
 from bench.data.ops import HorizontalFlip, RandomCrop
+from bench.kernels import color_ce
 from bench.nn import channels, color_bins
 from bench.nn.dense_head import DenseHead
 from bench.nn.two_halves import TwoHalves
@@ -102,7 +103,7 @@ class SplitBrain(Method):
         hits = ab.argmax(1) == self.bins.nearest(target[:, 1:])
         step.log("ab_top1", 100 * hits.float().mean())
         step.log("lightness_top1", 100 * (lightness.argmax(1) == level).float().mean())
-        ab_loss = color_bins.color_cross_entropy(ab, target[:, 1:], self.bins)
+        ab_loss = color_ce(ab, target[:, 1:], self.bins)
         return ab_loss + F.cross_entropy(lightness.float(), level)
 
     def means(self, ab: Tensor, lightness: Tensor) -> tuple[Tensor, Tensor]:

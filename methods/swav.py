@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from bench.api import Batch, Method, OptimSpec, Panel, Step, View
 from bench.data.augment import SMALL_PICTURES, Augmented
-from bench.kernels import dino, sinkhorn
+from bench.kernels import Teacher, dino, sinkhorn_center
 from bench.nn import memory
 from bench.nn.mlp import mlp
 from bench.nn.multicrop import by_size, local_side
+from bench.nn.prototypes import watch_targets, watched
 from bench.nn.queue import Queue
 
 TILES, ROWS = 8, 6  # of the picture: members of a cluster, clusters
@@ -122,17 +123,20 @@ class SwAV(Method):
         cfg = self.cfg
         unit = self.embed(batch.views["global"] + batch.views.get("local", []))
         scores = self.scores(unit)
-        codes = torch.stack([self.code(view, unit[view], scores[view], step) for view in range(2)])
+        centers = [self.balance(view, unit[view], scores[view], step) for view in range(2)]
+        codes = Teacher(scores[:2].detach(), cfg.epsilon, torch.stack(centers))
         step.watch(unit[0])
-        step.watch_targets(codes[0], (scores[1].detach() / cfg.temperature).log_softmax(1))
-        hit = scores[1].argmax(1) == codes[0].argmax(1)
+        watch_targets(step, codes.view(0), scores[1], cfg.temperature)
+        rows = watched(scores[1])
+        chosen = codes.view(0).rows(rows).probabilities().argmax(1)
+        hit = scores[1, :rows].argmax(1) == chosen
         step.log("code_top1", 100 * hit.float().mean())
         # DINO's loss is SwAV's: the mean over pairs of different crops, the first a global one.
         return dino(scores, codes, cfg.temperature)
 
     @torch.no_grad()
-    def code(self, view: int, unit: Tensor, scores: Tensor, step: Step) -> Tensor:
-        """A global view's assignments `[B, K]`, balanced over the batch and, later, its queue.
+    def balance(self, view: int, unit: Tensor, scores: Tensor, step: Step) -> Tensor:
+        """The centre `[K]` of a global view's codes, over the batch and, later, its queue.
 
         Args:
             view: 0 or 1.
@@ -140,7 +144,7 @@ class SwAV(Method):
             scores: their cosines `[B, K]`.
             step: where training stands: whether the queue is full and in use.
         """
-        cfg, count = self.cfg, len(scores)
+        cfg = self.cfg
         if cfg.queue:
             queue = self.queues[view]
             assert isinstance(queue, Queue)
@@ -148,7 +152,7 @@ class SwAV(Method):
             if full and step.epoch >= cfg.queue_epoch:
                 scores = torch.cat([scores, self.scores(queue.rows)])
             queue.push(unit)
-        return sinkhorn(scores, cfg.epsilon, cfg.iterations)[:count]
+        return sinkhorn_center(scores, cfg.epsilon, cfg.iterations)
 
     def after_backward(self, step: Step) -> None:
         """The prototypes stay as they are in the first epochs."""

@@ -12,7 +12,6 @@ from torch.nn.functional import normalize
 
 from bench.api import Encoder, EvalData, EvalSplit, Metric, Protocol, Scores
 from bench.errors import BenchError
-from bench.eval.nearest import neighbors
 from bench.eval.scoring import (
     class_labels,
     classification_metrics,
@@ -20,6 +19,7 @@ from bench.eval.scoring import (
     require_finite,
     top_k_accuracy,
 )
+from bench.kernels import knn_topk
 
 DEFAULT_K, DEFAULT_TEMPERATURE = 20, 0.07  # what DINO reports (arXiv:2104.14294)
 
@@ -61,7 +61,7 @@ class Knn(Protocol):
                 f"the smallest k is {min(cfg.ks)} but {data.info.name} has {len(train)} train "
                 "pictures; set a smaller protocol.ks or use more pictures"
             )
-        near, index = neighbors(val, train, max(ks))
+        near, index = knn_topk(val, train, max(ks))
         chosen, val_top1 = (0, 0.0), -1.0
         for k, temperature in product(ks, cfg.temperatures):
             votes = vote(near[:, :k], train_labels[index[:, :k]], temperature, classes)
@@ -72,7 +72,7 @@ class Knn(Protocol):
         test_split = data.read_test()
         test, bank = features(test_split), torch.cat([train, val])
         test_labels = class_labels(test_split, known=train_labels)
-        near, index = neighbors(test, bank, min(max(chosen[0], DEFAULT_K), len(bank)))
+        near, index = knn_topk(test, bank, min(max(chosen[0], DEFAULT_K), len(bank)))
         voters = torch.cat([train_labels, val_labels])[index]
 
         def votes_of(k: int, temperature: float) -> Tensor:

@@ -12,9 +12,9 @@ from torch.nn.functional import normalize
 from bench.api import Encoder, EvalData, EvalSplit, Metric, Panel, Protocol, Scores
 from bench.errors import BenchError
 from bench.eval.figures import contact_sheet
-from bench.eval.nearest import neighbors
 from bench.eval.sampling import balanced, kept, pictures
 from bench.eval.scoring import class_labels, require_finite
+from bench.kernels import knn_topk
 
 K = 10  # the primary metric's
 SHOWN = 8  # neighbours of a query in the contact sheet
@@ -63,7 +63,7 @@ class Neighbors(Protocol):
         per_layer: dict[str, dict[str, float]] = {}
         for layer in layers:
             bank = normalize(torch.cat([train[layer], val[layer]]))
-            index = neighbors(normalize(test[layer]), bank, ks[-1])[1]
+            index = knn_topk(normalize(test[layer]), bank, ks[-1])[1]
             right = (gallery_labels[index] == labels[:, None]).double()
             per_layer[layer] = {
                 f"precision_at_{k}": 100 * right[:, :k].mean().item() for k in reversed(ks)

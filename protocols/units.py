@@ -15,9 +15,9 @@ from torch.nn.functional import one_hot
 from bench.api import Encoder, EvalData, EvalSplit, Metric, Panel, Protocol, Scores
 from bench.errors import BenchError
 from bench.eval.figures import contact_sheet, overlay
-from bench.eval.nearest import from_sort_keys, sort_keys
 from bench.eval.sampling import pictures
 from bench.eval.scoring import class_labels, require_finite
+from bench.kernels.knn_topk.keys import from_sort_keys, sort_keys
 from bench.rng import generator
 
 TOP = 9  # pictures of a unit, as DeepCluster's authors show (arXiv:1807.05520, Figure 5)

@@ -145,10 +145,11 @@ def _row_lse(
         best, total, q, queries, k, row, n, m, factor, first, whole, end,
         D, SELF, BOUNDED, DOT, ACC, BM, BN, BD, True,
     )  # fmt: skip
-    lse = tl.log2(tl.where(total > 0, total, 1.0))
+    # Not `total > 0`: NaN has to stay NaN, so that a training is seen to diverge.
+    lse = tl.log2(tl.where(total == 0, 1.0, total))
     if not BOUNDED:
         lse += best
-    lse = tl.where(total > 0, lse, -float("inf"))
+    lse = tl.where(total == 0, -float("inf"), lse)
     tl.store(out + split * n + row, lse * LN_2, row < n)
 
 
@@ -263,13 +264,14 @@ def row_lse(
         bounded: promises unit rows and a scale of at most `BOUND`.
         dot: how float32 is multiplied, of `dispatch.Products`.
     """
+    q, k = q.contiguous(), k.contiguous()
     (n, dim), m = q.shape, len(k)
     acc = accumulator(q.dtype)
     tiles = lse_tiles(q.dtype, dim, q.device)
     blocks = triton.cdiv(n, tiles.rows)
     splits, each = split(blocks, m, tiles.columns, q.device)
     out = q.new_empty((splits, n), dtype=acc)
-    if n:
+    with torch.cuda.device_of(q):
         _row_lse[blocks, splits](
             q, k, scale, out, n, m, diagonal or 0, each,
             D=dim, SELF=diagonal is not None, BOUNDED=bounded, DOT=dot,
@@ -281,7 +283,7 @@ def row_lse(
 
 @row_lse.register_fake
 def _(q: Tensor, k: Tensor, scale: Tensor, diagonal: int | None, bounded: bool, dot: str) -> Tensor:
-    return q.new_empty(len(q), dtype=accumulator(q.dtype))
+    return q.new_empty(q.shape[0], dtype=accumulator(q.dtype))
 
 
 @register_flop_formula(torch.ops.bench.row_lse)
@@ -306,6 +308,7 @@ def pull(
         bounded: promises unit rows and a scale of at most `BOUND`.
         dot: how float32 is multiplied, of `dispatch.Products`.
     """
+    q, k = q.contiguous(), k.contiguous()
     (n, dim), m = q.shape, len(k)
     acc = accumulator(q.dtype)
     tiles = pull_tiles(q.dtype, dim, q.device)
@@ -313,7 +316,7 @@ def pull(
     splits, each = split(blocks * chunks, m, tiles.columns, q.device)
     out = q.new_empty((splits, n, dim), dtype=acc)
     of_col = torch.exp(-col) if bounded and col is not None else col
-    if n:
+    with torch.cuda.device_of(q):
         _pull[blocks, splits, chunks](
             q, k, scale, row, of_col, out, n, m, diagonal or 0, each,
             D=dim, SELF=diagonal is not None, ROW=row is not None, COL=col is not None,
@@ -329,7 +332,7 @@ def _(
     q: Tensor, k: Tensor, scale: Tensor, row: Tensor | None, col: Tensor | None,
     diagonal: int | None, bounded: bool, dot: str,
 ) -> Tensor:  # fmt: skip
-    return torch.empty_like(q, dtype=accumulator(q.dtype))
+    return q.new_empty(q.shape, dtype=accumulator(q.dtype))
 
 
 @register_flop_formula(torch.ops.bench.pull)
@@ -365,7 +368,7 @@ def lse_tiles(dtype: torch.dtype, dim: int, device: torch.device) -> Tiles:
 def pull_tiles(dtype: torch.dtype, dim: int, device: torch.device) -> Tiles:
     """Tiles of `pull`: similarities are made anew for each `width` of its sum.
 
-    Wider sums save work where rows are longer, and cost registers: none of these spills on an H100.
+    Wider sums save work where rows are longer, and cost registers: on an H100 these do not spill.
     """
     if dtype == torch.float64:
         return Tiles(32, 32, 32, 32, 4, 1)
@@ -377,7 +380,7 @@ def pull_tiles(dtype: torch.dtype, dim: int, device: torch.device) -> Tiles:
         return Tiles(128, 64, depth(dim), depth(dim), 8, 3)
     if dim <= 256:
         return Tiles(128, 64, 256, 256, 8, 2)
-    return Tiles(64, 64, 64, 256, 4, 3)
+    return Tiles(128, 64, 32, 256, 8, 3)
 
 
 def roomy(device: torch.device) -> bool:
@@ -407,24 +410,35 @@ def tl_type(dtype: torch.dtype) -> tl.dtype:
     return tl.float64 if dtype == torch.float64 else tl.float32
 
 
-def unit_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of unit length in the type of `x`, and their inverse lengths `[N, 1]`, not rounded."""
+def unit_rows(x: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    """Rows of unit length, one behind the other in memory, and their inverse lengths `[N, 1]`.
+
+    Args:
+        x: `[N, D]`.
+        dtype: of the rows, by default that of `x`; lengths are in float32 at least.
+    """
     wide = x.to(accumulator(x.dtype))
     inverse = 1 / torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(1e-12)
-    return (wide * inverse).to(x.dtype), inverse
+    return (wide * inverse).to(dtype or x.dtype).contiguous(), inverse
 
 
-def through_unit_rows(grad: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:
-    """The gradient of rows `[N, D]` from that of the same rows at unit length."""
+def through_unit_rows(grad: Tensor, unit: Tensor, inverse: Tensor, dtype: torch.dtype) -> Tensor:
+    """The gradient of rows `[N, D]`, of type `dtype`, from that of the same rows at unit length."""
     wide = unit.to(grad.dtype)
     radial = (grad * wide).sum(1, keepdim=True)
-    return ((grad - radial * wide) * inverse).to(unit.dtype)
+    return ((grad - radial * wide) * inverse).to(dtype)
 
 
 def as_scale(scale: float | Tensor, like: Tensor) -> tuple[Tensor, bool]:
     """The scale as a `[1]` tensor for the kernels, and whether it is known to be bounded."""
+    dtype = accumulator(like.dtype)
     if isinstance(scale, Tensor):
-        return scale.to(accumulator(like.dtype)).reshape(1), False
-    return torch.full((1,), scale, dtype=accumulator(like.dtype), device=like.device), (
-        scale <= BOUND
-    )
+        return scale.to(like.device, dtype).reshape(1), False
+    return torch.full((1,), scale, dtype=dtype, device=like.device), abs(scale) <= BOUND
+
+
+def inverse_of(temperature: float | Tensor) -> float | Tensor:
+    """1 / temperature, in float32 at least."""
+    if isinstance(temperature, Tensor):
+        temperature = temperature.to(accumulator(temperature.dtype))
+    return 1 / temperature

@@ -79,24 +79,26 @@ def triton(op: str, tensor: Tensor, *, worth: bool) -> bool:
     Raises:
         BenchError: the kernel was asked for, and cannot run here.
     """
-    # In float64 kernels are there for tests: GPUs have few units for it, and tiles are small.
-    fused: bool = _decide(op, tensor.device, bool(worth) and tensor.dtype != torch.float64)
+    # In float64 kernels are there for tests: GPUs have few units for it, and tiles are small. The
+    # condition is a plain bool, of which torch.compile makes a guard where sizes are dynamic.
+    wanted = True if worth and tensor.dtype != torch.float64 else False  # noqa: SIM210
+    fused: bool = _decide(op, tensor.device, wanted, _choice)
     return fused
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _decide(op: str, device: torch.device, worth: bool) -> bool:
-    """Decided while tracing, under torch.compile: nothing of it is in the graph."""
-    fused = _choice == "triton"
+def _decide(op: str, device: torch.device, worth: bool, choice: Choice) -> bool:
+    """Decided while tracing, under torch.compile, and told then: nothing of it is in the graph."""
+    fused = choice == "triton"
     if fused and (reason := unusable(device)):
         raise BenchError(f"kernels=triton, op {op}: {reason}; use auto or reference")
-    if _choice == "auto":
-        fused = worth and device.type == "cuda" and unusable(device) is None
+    if choice == "auto":
+        here = device.type == "cuda" and not interpreted()
+        fused = worth and here and unusable(device) is None
     note(op, "triton" if fused else "reference")
     return fused
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def products() -> Products:
     """How kernels shall multiply float32."""
     return _products
@@ -108,7 +110,7 @@ def unusable(device: torch.device) -> str | None:
         return "Triton is not installed"
     if interpreted():
         return None
-    if device.type != "cuda":
+    if device.type != "cuda" or torch.version.hip:
         return f"no Triton kernel runs on a {device.type} device"
     capability = torch.cuda.get_device_capability(device)
     if capability < CAPABILITY:

@@ -43,9 +43,9 @@ class Alone:
 class Group:
     """The processes of a torch.distributed group.
 
-    A loss is then the mean over this process's rows against all rows. Its gradient is of the SUM
-    of all processes' losses, so that the average over processes, which DistributedDataParallel
-    takes, is the gradient of the loss of the whole batch.
+    A loss is then the mean over this process's rows against all rows, and all processes have to
+    weigh it alike. Its gradient is of the SUM of all processes' losses, so that the average over
+    processes, which DistributedDataParallel takes, is the gradient of the loss of the whole batch.
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
@@ -82,7 +82,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        total = grad.contiguous()
+        total = grad.clone(memory_format=torch.contiguous_format)  # others may hold `grad`
         dist.all_reduce(total, group=ctx.group)
         start = dist.get_rank(ctx.group) * ctx.rows
         return total[start : start + ctx.rows], None

@@ -1,7 +1,4 @@
-"""Colour as a class: bins of the ab plane, soft labels and their cross-entropy (arXiv:1603.08511).
-
-Steps, neighbours and widths are in units of CIE Lab.
-"""
+"""Colour as a class: bins of the ab plane, in units of CIE Lab (arXiv:1603.08511)."""
 
 from __future__ import annotations
 
@@ -13,11 +10,9 @@ from scipy.spatial import ConvexHull
 from torch import Tensor, nn
 
 from bench.data.color import rgb_to_lab
+from bench.kernels.color_ce.reference import NEAREST, soft_labels
 
 STEP = 10  # between neighbouring bins
-NEAREST = 10  # bins that share a colour: the official code; the paper's text says 5
-SIGMA = 5.0  # of the Gaussian that shares it out
-GRAY = 5.0  # official code: a picture whose |a| and |b| stay below teaches nothing
 LEVELS = 17  # samples of each of R, G and B from which the gamut's hull is made
 FINE = 0.5  # spacing of the points that tell whether a cell reaches into the hull
 ROUNDING = 1e-3  # of distances in float32
@@ -51,7 +46,7 @@ class ColorBins(nn.Module):
 
     centers: Tensor  # [Q, 2]
     lattice: Tensor  # [A, B] bin at each point of the 10-grid, from the least a and b on
-    around: Tensor  # [Q, K'] the bins around each, K' of them
+    around: Tensor  # [Q, K'] the bins around each, K' of them, in rising order
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +61,7 @@ class ColorBins(nn.Module):
         # at most that bin's tenth distance and a whole diagonal from that bin.
         reach = distance.sort(1).values[:, NEAREST - 1] + STEP * 2**0.5 + ROUNDING
         count = int((distance <= reach[:, None]).sum(1).max())
-        around = distance.topk(count, largest=False).indices
+        around = distance.topk(count, largest=False).indices.sort(1).values
         self.low = tuple(low.tolist())
         for name, value in {"centers": centers, "lattice": lattice, "around": around}.items():
             self.register_buffer(name, value, persistent=False)
@@ -82,28 +77,13 @@ class ColorBins(nn.Module):
         )
         return self.lattice[row, column]
 
-    def soft_encode(self, ab: Tensor) -> tuple[Tensor, Tensor]:
-        """Share each colour out to its ten nearest bins by a Gaussian of the distance.
-
-        Args:
-            ab: colours of sRGB, `[B, 2, ...]`.
-
-        Returns:
-            The bins `[B, 10, ...]`, nearest first, and their shares `[B, 10, ...]`, sum 1.
-        """
-        around = self.around[self.nearest(ab)]  # [B, ..., K']
-        squared = (self.centers[around] - ab.movedim(1, -1).unsqueeze(-2)).square().sum(-1)
-        distance, order = squared.topk(NEAREST, largest=False)
-        share = (-distance / (2 * SIGMA**2)).softmax(-1)
-        return around.gather(-1, order).movedim(-1, 1), share.movedim(-1, 1)
-
 
 def bin_shares(ab: Tensor, bins: ColorBins) -> Tensor:
     """How often each bin occurs in `ab` `[B, 2, ...]`, `[Q]`, summing to 1.
 
     Soft labels smooth the counts: their Gaussian is the one by which the paper smooths them.
     """
-    index, share = bins.soft_encode(ab)
+    index, share = soft_labels(ab, bins)
     counts = share.new_zeros(len(bins)).index_add(0, index.flatten(), share.flatten())
     return counts / counts.sum()
 
@@ -118,33 +98,6 @@ def class_weights(shares: Tensor, gamma: float, alpha: float) -> Tensor:
     """
     weights = ((1 - gamma) * shares + gamma / len(shares)) ** -alpha
     return weights / (shares * weights).sum()
-
-
-def has_color(ab: Tensor) -> Tensor:
-    """Whether any pixel of each picture `[B, 2, ...]` is not about grey, `[B]`."""
-    return ab.abs().flatten(1).amax(1) > GRAY
-
-
-def color_cross_entropy(
-    logits: Tensor, ab: Tensor, bins: ColorBins, weights: Tensor | None = None
-) -> Tensor:
-    """Cross-entropy to the soft labels of `ab`, averaged over all pixels of all pictures.
-
-    A pixel counts by the weight of its nearest bin; those of grey pictures count nothing.
-
-    Args:
-        logits: `[B, Q, h, w]`.
-        ab: true colours `[B, 2, h, w]`, in full precision.
-        bins: the Q bins.
-        weights: of the bins, `[Q]`; None: all pixels count the same.
-    """
-    index, share = bins.soft_encode(ab)
-    logits = logits.to(share.dtype)
-    # Shares sum to 1, so that only the neighbours' logits are needed beside the normaliser.
-    entropy = logits.logsumexp(1) - (share * logits.gather(1, index)).sum(1)
-    if weights is not None:
-        entropy = entropy * weights[index[:, 0]]
-    return (entropy * has_color(ab)[:, None, None]).mean()
 
 
 def annealed_mean(logits: Tensor, bins: ColorBins, temperature: float) -> Tensor:

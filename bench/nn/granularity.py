@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.kernels import dino, queue_infonce
+from bench.kernels import Teacher, dino, queue_infonce
 
 HEAD = 64  # channels of an attention head, as in ViT-S
 
@@ -90,12 +90,12 @@ def contrast(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> T
     return (among + torch.stack(to).mean()) / 2
 
 
-def group(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def group(student: Tensor, teacher: Teacher, temperature: float) -> Tensor:
     """DINO's loss, but that global and local crops have an equal say.
 
     Args:
         student: `[V, N, K]` logits, of the two global crops first.
-        teacher: `[2, N, K]` probabilities of the global crops; no gradient flows into them.
+        teacher: of the global crops, `[2, N, K]`; no gradient flows into it.
         temperature: the student's.
     """
     among, local = dino(student[:2], teacher, temperature), len(student) - 2

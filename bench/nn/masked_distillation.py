@@ -22,7 +22,7 @@ from bench.nn import memory
 from bench.nn.momentum import momentum_copy
 from bench.nn.multicrop import local_side
 from bench.nn.patch_masks import as_pixels, masked_first
-from bench.nn.prototypes import Center
+from bench.nn.prototypes import Center, watch_targets, watched
 from bench.nn.regions import require_class_token
 from bench.nn.self_distillation import SelfDistillation, SelfDistillationConfig
 
@@ -125,10 +125,11 @@ class MaskedDistillation(SelfDistillation):
         logits = torch.cat(student)
         guess = patch_head(patches[at])
 
-        first = logits[0].detach() / cfg.student_temperature
-        step.watch_targets(targets[0], first.float().log_softmax(1))
-        right = (guess.detach().argmax(1) == truth.argmax(1)) & (weight > 0)
-        step.log("patch_top1", 100 * right.sum() / (weight > 0).sum().clamp(min=1))
+        watch_targets(step, targets.view(0), logits[0], cfg.student_temperature)
+        rows = watched(guess)  # the masked ones come first
+        chosen, hidden = truth.rows(rows).probabilities().argmax(1), weight[:rows] > 0
+        right = (guess[:rows].detach().argmax(1) == chosen) & hidden
+        step.log("patch_top1", 100 * right.sum() / hidden.sum().clamp(min=1))
         patch_loss = ibot(guess, truth, weight, cfg.student_temperature)
         step.log("patch_loss", patch_loss)
         loss = dino(logits, targets, cfg.student_temperature) + cfg.patch_weight * patch_loss

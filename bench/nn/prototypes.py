@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.api import Step
+from bench.kernels import Teacher
+
+WATCHED = 2**22  # logits of the rows that a step logs something of: few, of 65,536 prototypes
+
 
 class PrototypeHead(nn.Module):
     """DINO's head (arXiv:2104.14294, main_dino.py): MLP with GELU, unit vectors, cosines.
@@ -58,19 +63,38 @@ class Center(nn.Module):
         self.momentum = momentum
         self.register_buffer("mean", torch.zeros(prototypes))
 
-    def probabilities(self, logits: Tensor, temperature: float) -> Tensor:
-        """softmax((logits - mean) / temperature) of `[..., K]`, without gradient.
-
-        In the mean's precision, float32, whatever that of the logits.
-        """
-        centred = logits.detach().to(self.mean.dtype) - self.mean
-        return F.softmax(centred / temperature, dim=-1)
-
     @torch.no_grad()
-    def update(self, logits: Tensor) -> None:
-        """Move the mean towards that of `logits` `[..., K]`."""
-        mean = logits.to(self.mean.dtype).flatten(0, -2).mean(0)
+    def teacher(self, logits: Tensor, temperature: float) -> Teacher:
+        """Targets softmax((logits - mean) / temperature); the mean moves towards `logits` after.
+
+        Args:
+            logits: `[..., K]`, in which no gradient flows.
+            temperature: above 0.
+        """
+        teacher = Teacher(logits.detach(), temperature, self.mean.clone())
+        mean = logits.flatten(0, -2).mean(0, dtype=self.mean.dtype)
         self.mean.lerp_(mean, 1 - self.momentum)
+        return teacher
+
+
+@torch.no_grad()
+def watch_targets(step: Step, teacher: Teacher, student: Tensor, temperature: float) -> None:
+    """Log what `Step.watch_targets` tells of the first rows, whose probabilities are made for it.
+
+    Args:
+        step: that logs.
+        teacher: of `[N, K]` logits.
+        student: `[N, K]` logits for the same pictures.
+        temperature: the student's.
+    """
+    rows = watched(student)
+    logs = (student[:rows].detach().float() / temperature).log_softmax(1)
+    step.watch_targets(teacher.rows(rows).probabilities(), logs)
+
+
+def watched(logits: Tensor) -> int:
+    """How many rows of `[N, K]` logits are looked at for a step's log."""
+    return min(len(logits), max(WATCHED // logits.shape[1], 2))
 
 
 def cancel_gradients(head: PrototypeHead) -> None:

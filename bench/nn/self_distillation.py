@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.api import Backbone, Encoder, Method, OptimSpec, Step, View
 from bench.data.augment import Augmented
-from bench.kernels import sinkhorn
+from bench.kernels import Teacher, sinkhorn_center
 from bench.nn import memory
 from bench.nn.momentum import cosine, follow, momentum_copy
 from bench.nn.multicrop import local_side
@@ -116,7 +116,7 @@ class SelfDistillation(Method):
             views.append(View("local", ops, side, cfg.local_crops))
         return views
 
-    def assign(self, logits: Tensor, step: Step, center: Center | None = None) -> Tensor:
+    def assign(self, logits: Tensor, step: Step, center: Center | None = None) -> Teacher:
         """The teacher's targets for `[..., K]` logits: centred or balanced, then sharpened.
 
         The centre moves towards these logits afterwards.
@@ -128,11 +128,9 @@ class SelfDistillation(Method):
         """
         temperature = self.temperature(step)
         if self.cfg.targets == "sinkhorn":
-            return sinkhorn(logits.flatten(0, -2), temperature).view_as(logits)
-        center = center or self.center
-        targets = center.probabilities(logits, temperature)
-        center.update(logits)
-        return targets
+            balance = sinkhorn_center(logits.flatten(0, -2), temperature)
+            return Teacher(logits.detach(), temperature, balance)
+        return (center or self.center).teacher(logits, temperature)
 
     def temperature(self, step: Step) -> float:
         """The teacher's: in the epochs of warm-up it moves evenly, and the last has its end."""

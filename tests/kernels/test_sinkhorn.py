@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from threading import Barrier, Thread
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from lightly.loss.swav_loss import sinkhorn as lightly_sinkhorn
 from torch import Tensor
 
 from bench import rng
-from bench.kernels import sinkhorn
+from bench.errors import BenchError
+from bench.kernels import Teacher, sinkhorn, sinkhorn_center
 
 
 def cosines(rows: int, prototypes: int) -> Tensor:
@@ -71,3 +73,63 @@ def test_autocast_is_raised_to_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         inside = sinkhorn(scores, 0.05)
     assert torch.equal(inside, sinkhorn(scores, 0.05))
+
+
+def test_no_row_and_no_column_is_lost_for_having_no_entry() -> None:
+    """exp(-inf): a prototype that no row may choose, and a row that may choose none."""
+    scores = cosines(5, 4)
+    scores[:, 2] = -math.inf
+    center = sinkhorn_center(scores, 0.1)
+    plan = Teacher(scores, 0.1, center).probabilities()
+    kept = [0, 1, 3]
+    torch.testing.assert_close(plan[:, kept], sinkhorn(scores[:, kept], 0.1))
+    assert (plan[:, 2] == 0).all()
+    scores[4] = -math.inf
+    assert sinkhorn_center(scores, 0.1).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "temperature", "iterations"), [((3,), 0.1, 3), ((3, 4), 0.0, 3), ((3, 4), 0.1, 0)]
+)
+def test_what_cannot_be_balanced_is_refused_in_one_line(
+    shape: tuple[int, ...], temperature: float, iterations: int
+) -> None:
+    with pytest.raises(BenchError, match="sinkhorn") as error:
+        sinkhorn(torch.zeros(shape), temperature, iterations)
+    assert "\n" not in str(error.value)
+
+
+class Half:
+    """One of two ranks, each of them a thread."""
+
+    def __init__(self, rank: int, meeting: Barrier, table: list[Tensor]) -> None:
+        self.rank, self.meeting, self.table = rank, meeting, table
+
+    def gather(self, x: Tensor) -> Tensor:
+        self.table[self.rank] = x
+        self.meeting.wait()
+        every = torch.cat(self.table)
+        self.meeting.wait()
+        return every
+
+    def sum(self, x: Tensor) -> Tensor:
+        return self.gather(x[None]).sum(0)
+
+
+def test_two_ranks_balance_the_rows_of_both() -> None:
+    scores = cosines(20, 7)
+    meeting, table = Barrier(2, timeout=60), [scores, scores]
+    found: dict[int, Tensor] = {}
+
+    def work(rank: int) -> None:
+        mine = scores[10 * rank : 10 * rank + 10]
+        found[rank] = sinkhorn_center(mine, 0.05, ranks=Half(rank, meeting, table))
+
+    threads = [Thread(target=work, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = sinkhorn_center(scores, 0.05)
+    for rank in range(2):
+        torch.testing.assert_close(found[rank], expected, rtol=1e-13, atol=1e-15)

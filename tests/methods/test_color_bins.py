@@ -13,13 +13,13 @@ from torch import Tensor
 
 from bench import rng
 from bench.data.color import rgb_to_lab
+from bench.kernels import color_ce
+from bench.kernels.color_ce.reference import has_color, soft_labels
 from bench.nn.color_bins import (
     ColorBins,
     annealed_mean,
     bin_shares,
     class_weights,
-    color_cross_entropy,
-    has_color,
 )
 
 # The official pts_in_hull.npy: a, and the least and greatest b, of each of its columns.
@@ -66,7 +66,7 @@ def test_the_bins_are_the_official_313(bins: ColorBins) -> None:
 
 def test_soft_labels_are_the_official_ones_at_any_colour(bins: ColorBins) -> None:
     ab = colors(8, 9, 9)
-    index, share = bins.soft_encode(ab)
+    index, share = soft_labels(ab, bins)
     ours = torch.zeros(8, 313, 9, 9, dtype=torch.float64).scatter(1, index, share)
     expected = dense(ab.movedim(1, -1).reshape(-1, 2), bins)
     # scikit-learn's squared distances cancel in their last digits.
@@ -102,7 +102,7 @@ def test_cross_entropy_is_the_weighted_mean_over_pixels_by_loops(bins: ColorBins
                 (label,) = dense(ab[n : n + 1, :, row, col], bins)
                 log_p = log_softmax(logits[n, :, row, col].numpy())
                 total -= weights[label.argmax()].item() * float(label @ log_p)
-    got = color_cross_entropy(logits, ab, bins, weights)
+    got = color_ce(logits, ab, bins, weights)
     assert got.item() == pytest.approx(total / (4 * 3 * 2), rel=1e-8)
     assert has_color(ab).tolist() == [True, True, False, True]
 
@@ -113,7 +113,7 @@ def test_gradients_are_right_and_grey_pictures_have_none(bins: ColorBins) -> Non
     logits = torch.randn(2, 313, 1, 2, generator=rng.generator("grad"), dtype=torch.float64)
     logits.requires_grad_()
     weights = torch.rand(313, generator=rng.generator("weights"), dtype=torch.float64)
-    color_cross_entropy(logits, ab, bins, weights).backward()
+    color_ce(logits, ab, bins, weights).backward()
     assert logits.grad is not None
     assert logits.grad[1].abs().max() == 0
     for col in range(2):

@@ -20,8 +20,9 @@ from bench.data import catalog
 from bench.data.color import lab_to_rgb, rgb_to_lab
 from bench.data.dataset import DataOptions, MemoryImages
 from bench.errors import BenchError
+from bench.kernels import color_ce
 from bench.nn import hue_chroma
-from bench.nn.color_bins import ColorBins, bin_shares, color_cross_entropy
+from bench.nn.color_bins import ColorBins, bin_shares
 from bench.nn.dense_head import DenseHead
 from bench.progress import Reporter
 from bench.resolve import method_config, parse_sets, resolve
@@ -120,7 +121,7 @@ def test_bins_weigh_by_the_colours_of_the_training_pictures() -> None:
     weights = raw / (method.shares * raw).sum()
     out = method.head(method.backbone.maps(((lab[:, :1] - 50) / 25).expand(-1, 3, -1, -1)))
     ab = lab[:, 1:, 2::4, 2::4]
-    expected = color_cross_entropy(out, ab, ColorBins().double(), weights)
+    expected = color_ce(out, ab, ColorBins().double(), weights)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench import backbones, conformance, engine, rng
 from bench.errors import BenchError
+from bench.kernels import Teacher
 from bench.nn.bottleneck import last_map
 from bench.nn.regions import region_shape, regions
 from bench.progress import Reporter
@@ -91,10 +92,8 @@ def test_region_gradients_are_right_and_leave_the_teacher_alone() -> None:
     student = torch.randn(2, 3, 4, generator=draw, dtype=torch.float64, requires_grad=True)
     logits = torch.randn(2, 5, 4, generator=draw, dtype=torch.float64, requires_grad=True)
     index = torch.tensor([[0, 4, 4], [1, 0, 2]])
-    assert torch.autograd.gradcheck(
-        lambda x: region_loss(x, logits.detach().softmax(-1), index, 0.2), student
-    )
-    region_loss(student, logits.softmax(-1), index, 0.2).backward()
+    assert torch.autograd.gradcheck(lambda x: region_loss(x, Teacher(logits), index, 0.2), student)
+    region_loss(student, Teacher(logits), index, 0.2).backward()
     assert student.grad is not None and logits.grad is None
     # d/dlogits = (softmax - target) / (temperature * regions).
     chosen = torch.stack([logits[b].softmax(-1)[index[b]] for b in range(2)])

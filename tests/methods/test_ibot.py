@@ -12,6 +12,7 @@ from torch import Tensor
 from bench import backbones, conformance, rng
 from bench.api import Batch
 from bench.errors import BenchError
+from bench.kernels import Teacher
 from bench.nn.masked_distillation import MaskedDistillation
 from bench.optim import peak_lr
 from bench.resolve import method_config
@@ -101,10 +102,10 @@ def test_dinov2s_loss_is_lightlys_three(targets: str) -> None:
     batch = exact(method)
     student, teacher, patches, truth, mask = outputs(method, batch)
     hot = method.temperature(conformance.step_at("main", 0))
-    seen: list[Tensor] = []
+    seen: list[Teacher] = []
     assign = method.assign
 
-    def spy(*args: Any) -> Tensor:
+    def spy(*args: Any) -> Teacher:
         seen.append(assign(*args))
         return seen[-1]
 
@@ -113,9 +114,9 @@ def test_dinov2s_loss_is_lightlys_three(targets: str) -> None:
     first = torch.autograd.grad(loss, batch.views["global"][0], retain_graph=True)[0]
     if targets == "sinkhorn":
         # Theirs takes logits: the logarithm of targets is one, at temperature 1.
-        hot, teacher = 1.0, seen[0].flatten(0, 1).log()
+        hot, teacher = 1.0, seen[0].probabilities().flatten(0, 1).log()
         count = int(mask.sum())
-        masked_truth = seen[1][:count].log()
+        masked_truth = seen[1].rows(count).probabilities().log()
     else:
         masked_truth = truth[mask]
     one = DINOLoss(teacher.shape[1], teacher_temp=hot, warmup_teacher_temp=hot).double()

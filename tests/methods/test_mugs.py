@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from bench import backbones, conformance, engine, rng
 from bench.errors import BenchError
+from bench.kernels import Teacher
 from bench.nn.granularity import Projectors, contrast, group, nearest
 from bench.progress import Reporter
 from bench.resolve import method_config
@@ -73,18 +74,19 @@ def test_group_is_the_official_loop(local: int) -> None:
         return cross_entropy((one / 0.1).tolist(), two.tolist())
 
     expected = official(student, targets, pair)
-    assert group(student, targets, 0.1).item() == pytest.approx(expected, rel=1e-12)
+    assert group(student, Teacher.of(targets), 0.1).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_gradients_are_right_and_leave_keys_and_targets_alone() -> None:
     student = F.normalize(draw(3, N, D), dim=2).requires_grad_()
     key, queue = draw(2, N, D).requires_grad_(), F.normalize(draw(5, D), dim=1)
     assert torch.autograd.gradcheck(lambda x: contrast(x, key.detach(), queue, 0.2), student)
-    targets = draw(2, N, D).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: group(x, targets.detach().softmax(2), 0.1), student)
-    loss = contrast(student, key, queue, 0.2) + group(student, targets.softmax(2), 0.1)
+    logits = draw(2, N, D).requires_grad_()
+    targets = Teacher(logits)
+    assert torch.autograd.gradcheck(lambda x: group(x, targets, 0.1), student)
+    loss = contrast(student, key, queue, 0.2) + group(student, targets, 0.1)
     loss.backward()
-    assert key.grad is None and targets.grad is None
+    assert key.grad is None and logits.grad is None
 
 
 def test_neighbours_are_the_nearest_rows_by_cosine() -> None:

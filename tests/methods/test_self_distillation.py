@@ -145,12 +145,13 @@ def test_sinkhorn_targets_share_the_prototypes_and_leave_the_centre() -> None:
     method = build(targets="sinkhorn")
     draw = rng.generator("targets")
     logits = torch.randn(2, 64, TOY["prototypes"], generator=draw) / 10 + torch.linspace(0, 1, 32)
-    targets = method.assign(logits, at_epoch(0))
+    targets = method.assign(logits, at_epoch(0)).probabilities()
     torch.testing.assert_close(targets.sum(-1), torch.ones(2, 64))
     uses = targets.sum((0, 1))
     assert uses.max() / uses.min() < 3
     torch.testing.assert_close(method.center.mean, torch.zeros(TOY["prototypes"]))
-    alone = build().assign(logits, at_epoch(0)).sum((0, 1))  # the centre is still 0
+    # The centre is still 0.
+    alone = build().assign(logits, at_epoch(0)).probabilities().sum((0, 1))
     assert alone.max() / alone.min() > 1000
 
 

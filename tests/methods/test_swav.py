@@ -116,7 +116,7 @@ def test_the_queue_waits_for_its_epoch_and_until_it_is_full() -> None:
 def test_no_gradient_flows_through_the_codes() -> None:
     method = build()
     scores = torch.randn(BATCH, 20, requires_grad=True)
-    assert not method.code(0, torch.randn(BATCH, 128), scores, step_at(0)).requires_grad
+    assert not method.balance(0, torch.randn(BATCH, 128), scores, step_at(0)).requires_grad
 
 
 def test_prototypes_are_unit_vectors_that_stay_in_the_first_epoch() -> None:

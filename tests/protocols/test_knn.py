@@ -9,11 +9,10 @@ import pytest
 import torch
 from fakes import FakeData, FakeEncoder, digits, made
 from sklearn.neighbors import KNeighborsClassifier
-from torch import Tensor
 from torch.nn.functional import normalize
 
 from bench.errors import BenchError
-from bench.eval.nearest import neighbors
+from bench.kernels import knn_topk
 from protocols.knn import Knn, vote
 
 
@@ -53,7 +52,7 @@ def test_votes_are_a_float64_loops() -> None:
     rng = torch.Generator().manual_seed(0)
     queries, bank = (normalize(torch.randn(n, 6, generator=rng)) for n in (9, 40))
     labels = torch.randint(4, (40,), generator=rng)
-    near, index = neighbors(queries, bank, 5)
+    near, index = knn_topk(queries, bank, 5)
     votes = vote(near, labels[index], 0.07, 4)
     for q, row in zip(queries.double().tolist(), votes, strict=True):
         similar = [sum(a * b for a, b in zip(q, r, strict=True)) for r in bank.double().tolist()]
@@ -63,28 +62,6 @@ def test_votes_are_a_float64_loops() -> None:
             weight[int(labels[i])] += math.exp(similar[i] / 0.07)
         expected = torch.tensor(weight) / sum(weight)
         assert torch.allclose(row, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("tile", [(1, 1), (7, 13), (64, 5), (1000, 1000)])
-def test_tiles_do_not_change_the_neighbours(tile: tuple[int, int]) -> None:
-    rng = torch.Generator().manual_seed(1)
-    queries, bank = (normalize(torch.randn(n, 16, generator=rng)) for n in (50, 300))
-    near, index = neighbors(queries, bank, 20, tile)
-    expected = (queries.double() @ bank.double().T).topk(20)
-    assert torch.equal(index, expected.indices)
-    assert torch.allclose(near.double(), expected.values, atol=1e-6)
-
-
-@pytest.mark.parametrize("tile", [(2, 3), (1024, 8192)])
-def test_equals_come_in_the_order_of_the_bank(tile: tuple[int, int]) -> None:
-    # Rows of +-1/4 in 16 dimensions: every similarity is an exact float, and most are shared.
-    signs: Tensor = torch.randint(2, (60, 16), generator=torch.Generator().manual_seed(2))
-    rows = (signs.float() - 0.5) / 2
-    near, index = neighbors(rows[:10], rows, 50, tile)
-    expected = (rows[:10] @ rows.T).sort(dim=1, descending=True, stable=True)
-    assert torch.equal(index, expected.indices[:, :50])
-    assert torch.equal(near, expected.values[:, :50])
-    assert (near < 0).any() and (near[:, 1:] == near[:, :-1]).any()
 
 
 def test_constant_features_score_chance_and_leaked_labels_all() -> None:

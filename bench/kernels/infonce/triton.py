@@ -22,7 +22,7 @@ def infonce(
     """`bench.kernels.infonce`; products are in the type of the embeddings."""
     factor, bounded = as_scale(scale, one)
     settings = symmetric, bounded, ranks, products()
-    loss: Tensor = _InfoNCE.apply(one, two.to(one.dtype), factor, *settings)
+    loss: Tensor = _InfoNCE.apply(one, two, factor, *settings)
     return loss
 
 
@@ -32,14 +32,14 @@ class _InfoNCE(torch.autograd.Function):
         ctx: Any, one: Tensor, two: Tensor, scale: Tensor, symmetric: bool, bounded: bool,
         ranks: Ranks, dot: str,
     ) -> Tensor:  # fmt: skip
-        (a, a_inverse), (b, b_inverse) = unit_rows(one), unit_rows(two)
+        (a, a_inverse), (b, b_inverse) = unit_rows(one), unit_rows(two, one.dtype)
         every_a, every_b = ranks.gather(a), ranks.gather(b)
         there = row_lse(a, every_b, scale, None, bounded, dot)
         back = row_lse(b, every_a, scale, None, bounded, dot) if symmetric else None
         every_back = None if back is None else ranks.gather(back)
         saved = (a, a_inverse, b, b_inverse, every_a, every_b, scale)
         ctx.save_for_backward(*saved, there, back, ranks.gather(there), every_back)
-        ctx.settings = bounded, dot
+        ctx.settings, ctx.types = (bounded, dot), (one.dtype, two.dtype)
         normalizer = there.mean() if back is None else (there.mean() + back.mean()) / 2
         loss: Tensor = normalizer - scale[0] * (a.to(there.dtype) * b).sum() / len(a)
         return loss
@@ -50,19 +50,17 @@ class _InfoNCE(torch.autograd.Function):
         a, a_inverse, b, b_inverse, every_a, every_b, scale, *normalizers = ctx.saved_tensors
         there, back, every_there, every_back = normalizers
         ways = 1 if back is None else 2
-        factor = grad * scale / (ways * len(a))
+        share = grad / (ways * len(a))
         needs_a, needs_b, needs_scale, *_ = ctx.needs_input_grad
         of_a = of_b = of_scale = None
         if needs_a or needs_scale:
-            da = factor * (
-                pull(a, every_b, scale, there, every_back, None, *ctx.settings) - ways * b
-            )
-            of_a = through_unit_rows(da, a, a_inverse)
-            # The loss depends on the scale through scale * a b alone.
-            of_scale = (a * da).sum().reshape(1) / scale
+            pulled = pull(a, every_b, scale, there, every_back, None, *ctx.settings)
+            # By scale * a, of which the scale's gradient and that of a are made.
+            da = share * (pulled - ways * b)
+            of_a = through_unit_rows(scale * da, a, a_inverse, ctx.types[0])
+            of_scale = (a * da).sum().reshape(1)
         if needs_b:
-            db = factor * (
-                pull(b, every_a, scale, back, every_there, None, *ctx.settings) - ways * a
-            )
-            of_b = through_unit_rows(db, b, b_inverse)
+            pulled = pull(b, every_a, scale, back, every_there, None, *ctx.settings)
+            db = scale * share * (pulled - ways * a)
+            of_b = through_unit_rows(db, b, b_inverse, ctx.types[1])
         return of_a, of_b, of_scale, None, None, None, None

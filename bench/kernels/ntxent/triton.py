@@ -11,14 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.kernels.contrast import as_scale, pull, row_lse, through_unit_rows, unit_rows
+from bench.kernels.contrast import (
+    as_scale,
+    inverse_of,
+    pull,
+    row_lse,
+    through_unit_rows,
+    unit_rows,
+)
 from bench.kernels.dispatch import products
 from bench.kernels.ranks import Ranks
 
 
 def ntxent(one: Tensor, two: Tensor, temperature: float | Tensor, ranks: Ranks) -> Tensor:
     """`bench.kernels.ntxent`; products are in the type of the embeddings."""
-    scale, bounded = as_scale(1 / temperature, one)
+    scale, bounded = as_scale(inverse_of(temperature), one)
     loss: Tensor = _NTXent.apply(torch.cat([one, two]), scale, bounded, ranks, products())
     return loss
 
@@ -43,7 +50,7 @@ class _NTXent(torch.autograd.Function):
         z, inverse, every, scale, lse, every_lse = ctx.saved_tensors
         first, bounded, dot = ctx.settings
         pulled = pull(z, every, scale, lse, every_lse, first, bounded, dot)
-        dz = (pulled - 2 * z.roll(len(z) // 2, 0)) * (grad * scale / len(z))
-        # The loss depends on the scale through scale * z z alone (Euler on homogeneous functions).
-        dscale = (z * dz).sum().reshape(1) / (2 * scale)
-        return through_unit_rows(dz, z, inverse), dscale, None, None, None
+        # By scale * z; in the scale's gradient every pair of rows is counted from both sides.
+        dz = (pulled - 2 * z.roll(len(z) // 2, 0)) * (grad / len(z))
+        of_scale = (z * dz).sum().reshape(1) / 2
+        return through_unit_rows(scale * dz, z, inverse, z.dtype), of_scale, None, None, None

@@ -7,30 +7,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.kernels.contrast import as_scale, pull, row_lse, through_unit_rows, unit_rows
+from bench.kernels.contrast import (
+    as_scale,
+    inverse_of,
+    pull,
+    row_lse,
+    through_unit_rows,
+    unit_rows,
+)
 from bench.kernels.dispatch import products
+
+UNKNOWN = False  # whether exponents are bounded: nobody sees to it that a queue's rows are unit
 
 
 def queue_infonce(query: Tensor, key: Tensor, queue: Tensor, temperature: float | Tensor) -> Tensor:
     """`bench.kernels.queue_infonce`; products are in the type of the queries."""
-    scale, bounded = as_scale(1 / temperature, query)
+    scale, _ = as_scale(inverse_of(temperature), query)
     keys = key.detach(), queue.detach().to(query.dtype).contiguous()
-    loss: Tensor = _QueueInfoNCE.apply(query, *keys, scale, bounded, products())
+    loss: Tensor = _QueueInfoNCE.apply(query, *keys, scale, products())
     return loss
 
 
 class _QueueInfoNCE(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, queue: Tensor, scale: Tensor, bounded: bool, dot: str
+        ctx: Any, query: Tensor, key: Tensor, queue: Tensor, scale: Tensor, dot: str
     ) -> Tensor:
         q, inverse = unit_rows(query)
-        k, _ = unit_rows(key.to(query.dtype))
-        others = row_lse(q, queue, scale, None, bounded, dot)
+        k, _ = unit_rows(key, query.dtype)
+        others = row_lse(q, queue, scale, None, UNKNOWN, dot)
         own = scale * (q.to(others.dtype) * k).sum(1)
         lse = torch.logaddexp(others, own)
         ctx.save_for_backward(q, inverse, k, queue, scale, own, lse)
-        ctx.settings = bounded, dot
+        ctx.settings, ctx.type = (UNKNOWN, dot), query.dtype
         loss: Tensor = (lse - own).mean()
         return loss
 
@@ -40,7 +49,7 @@ class _QueueInfoNCE(torch.autograd.Function):
         q, inverse, k, queue, scale, own, lse = ctx.saved_tensors
         pulled = pull(q, queue, scale, lse, None, None, *ctx.settings)
         pushed = -torch.expm1(own - lse)[:, None] * k  # 1 - p of the own key
-        dq = (pulled - pushed) * (grad * scale / len(q))
-        # The loss depends on the scale through scale * q k alone.
-        of_scale = (q * dq).sum().reshape(1) / scale
-        return through_unit_rows(dq, q, inverse), None, None, of_scale, None, None
+        # By scale * q, of which the scale's gradient and that of q are made.
+        dq = (pulled - pushed) * (grad / len(q))
+        of_scale = (q * dq).sum().reshape(1)
+        return through_unit_rows(scale * dq, q, inverse, ctx.type), None, None, of_scale, None

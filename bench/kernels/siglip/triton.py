@@ -19,6 +19,7 @@ from torch.utils.flop_counter import register_flop_formula
 from bench.kernels.contrast import (
     LN_2,
     LOG2_E,
+    Tiles,
     _load,
     _similarities,
     _spans,
@@ -133,16 +134,15 @@ def strangers(
     Returns:
         sum of sigmoid(x_ij) k_j `[N, D]`, of softplus(x_ij) `[N]`, of sigmoid(x_ij) `[N]`.
     """
+    q, k = q.contiguous(), k.contiguous()
     (n, dim), m = q.shape, len(k)
     acc = accumulator(q.dtype)
-    tiles = pull_tiles(q.dtype, dim, q.device)
-    if dim > 256:  # its exponentials take the registers that wider sums would need
-        tiles = tiles._replace(width=min(tiles.width, 128))
+    tiles = strangers_tiles(q.dtype, dim, q.device)
     blocks, chunks = triton.cdiv(n, tiles.rows), triton.cdiv(dim, tiles.width)
     splits, each = split(blocks * chunks, m, tiles.columns, q.device)
     out = q.new_empty((splits, n, dim), dtype=acc)
     losses, shares = (q.new_empty((splits, n), dtype=acc) for _ in range(2))
-    if n:
+    with torch.cuda.device_of(q):
         _strangers[blocks, splits, chunks](
             q, k, scale, bias, out, losses, shares, n, m, diagonal, each,
             D=dim, DOT=dot, ACC=tl_type(acc), WIDE=acc == torch.float64, LIFT=lift(q.dtype),
@@ -152,12 +152,19 @@ def strangers(
     return out.sum(0), losses.sum(0), shares.sum(0)
 
 
+def strangers_tiles(dtype: torch.dtype, dim: int, device: torch.device) -> Tiles:
+    """Those of `pull`; of long rows smaller ones, since exponentials take registers too."""
+    tiles = pull_tiles(dtype, dim, device)
+    return Tiles(64, 64, 32, 128, 4, 3) if tiles.width > 128 and dim > 256 else tiles
+
+
 @strangers.register_fake
 def _(
     q: Tensor, k: Tensor, scale: Tensor, bias: Tensor, diagonal: int, dot: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rows = q.new_empty(len(q), dtype=accumulator(q.dtype))
-    return torch.empty_like(q, dtype=rows.dtype), rows, torch.empty_like(rows)
+    sizes = (q.shape, q.shape[:1], q.shape[:1])
+    pulled, losses, shares = (q.new_empty(size, dtype=accumulator(q.dtype)) for size in sizes)
+    return pulled, losses, shares
 
 
 @register_flop_formula(torch.ops.bench.siglip_strangers)
@@ -170,7 +177,7 @@ def siglip(
 ) -> Tensor:
     """`bench.kernels.siglip`; products are in the type of the embeddings."""
     factors = (as_scale(value, one)[0] for value in (scale, bias))
-    loss: Tensor = _SigLIP.apply(one, two.to(one.dtype), *factors, ranks, products())
+    loss: Tensor = _SigLIP.apply(one, two, *factors, ranks, products())
     return loss
 
 
@@ -179,13 +186,13 @@ class _SigLIP(torch.autograd.Function):
     def forward(
         ctx: Any, one: Tensor, two: Tensor, scale: Tensor, bias: Tensor, ranks: Ranks, dot: str
     ) -> Tensor:
-        (a, a_inverse), (b, b_inverse) = unit_rows(one), unit_rows(two)
+        (a, a_inverse), (b, b_inverse) = unit_rows(one), unit_rows(two, one.dtype)
         every_a, every_b, first = ranks.gather(a), ranks.gather(b), ranks.rank * len(a)
         pulled, losses, shares = strangers(a, every_b, scale, bias, first, dot)
         own = scale * (a.to(pulled.dtype) * b).sum(1) + bias
         saved = (a, a_inverse, b, b_inverse, every_a, scale, bias)
         ctx.save_for_backward(*saved, pulled, own, shares.sum())
-        ctx.settings = first, dot
+        ctx.settings, ctx.types = (first, dot), (one.dtype, two.dtype)
         loss: Tensor = (losses.sum() + F.softplus(-own).sum()) / len(a)
         return loss
 
@@ -193,14 +200,15 @@ class _SigLIP(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, a_inverse, b, b_inverse, every_a, scale, bias, pulled, own, shares = ctx.saved_tensors
-        factor = grad * scale / len(a)
-        doubt = torch.sigmoid(-own)[:, None]
-        da = factor * (pulled - doubt * b)
-        # The loss depends on the scale through scale * a b alone.
-        of_scale = (a * da).sum().reshape(1) / scale
-        of_bias = (grad * (shares - doubt.sum()) / len(a)).reshape(1)
+        doubt, share = torch.sigmoid(-own)[:, None], grad / len(a)
+        # By scale * a, of which the scale's gradient and that of a are made.
+        da = share * (pulled - doubt * b)
+        of_a = through_unit_rows(scale * da, a, a_inverse, ctx.types[0])
+        of_scale = (a * da).sum().reshape(1)
+        of_bias = (share * (shares - doubt.sum())).reshape(1)
         of_b = None
         if ctx.needs_input_grad[1]:
-            db = factor * (strangers(b, every_a, scale, bias, *ctx.settings)[0] - doubt * a)
-            of_b = through_unit_rows(db, b, b_inverse)
-        return through_unit_rows(da, a, a_inverse), of_b, of_scale, of_bias, None, None
+            there, *_ = strangers(b, every_a, scale, bias, *ctx.settings)
+            db = scale * share * (there - doubt * a)
+            of_b = through_unit_rows(db, b, b_inverse, ctx.types[1])
+        return of_a, of_b, of_scale, of_bias, None, None

@@ -1,4 +1,7 @@
-"""Noise-contrastive estimation over a memory bank: InstDisc (arXiv:1805.01978), CMC, PIRL."""
+"""Noise-contrastive estimation in plain torch, with the rows asked for copied.
+
+The loss itself has no kernel: its logits are a hundredth of the bytes that are gathered for them.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,18 @@ from bench.kernels.precision import in_full
 
 
 @in_full
-def bank_logits(
-    query: Tensor, bank: Tensor, temperature: float, at: Tensor | None = None
-) -> Tensor:
-    """Cosines of queries with rows of a bank, over the temperature: `[N, K]`, or `[N, M]` at `at`.
+def unit_rows(x: Tensor) -> Tensor:
+    """Rows `[N, D]` of unit length, in float32 at least."""
+    return F.normalize(x, dim=1)
 
-    Args:
-        query: `[N, D]` embeddings.
-        bank: `[K, D]` unit vectors, without gradient.
-        temperature: above 0.
-        at: `[N, M]` the rows that each query is compared with; all of them by default.
-    """
-    query, bank = F.normalize(query, dim=1), bank.detach().to(query.dtype)
-    if at is None:
-        return query @ bank.T / temperature
+
+def dots_at(query: Tensor, bank: Tensor, at: Tensor) -> Tensor:
+    """Dot products `[N, M]` of queries `[N, D]` with the rows `at` `[N, M]` of a bank `[K, D]`."""
     if len(bank) <= at.shape[1] * bank.shape[1]:
-        # All cosines take no more memory than copies of the rows asked for, and are one product.
-        return (query @ bank.T / temperature).gather(1, at)
-    rows: Tensor = bank.index_select(0, at.flatten()).unflatten(0, at.shape)
-    return (rows @ query[:, :, None]).squeeze(2) / temperature
+        # All products take no more memory than copies of the rows asked for, and are made as one.
+        return (query @ bank.to(query.dtype).T).gather(1, at)
+    rows: Tensor = bank.index_select(0, at.flatten()).to(query.dtype).unflatten(0, at.shape)
+    return (rows @ query[:, :, None]).squeeze(2)
 
 
 @in_full

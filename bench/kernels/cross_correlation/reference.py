@@ -1,4 +1,4 @@
-"""Losses on the D x D (cross-)correlations of embeddings: Barlow Twins and VICReg.
+"""Barlow Twins and VICReg's covariance in plain torch.
 
 Both sum the squares of a D x D matrix, which need not be there: ||A^T B||^2 = <A A^T, B B^T>, and
 with fewer rows than dimensions the N x N side is the cheaper.
@@ -6,6 +6,7 @@ with fewer rows than dimensions the N x N side is the cheaper.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,45 +19,42 @@ from bench.kernels.precision import in_full
 ROWS_BELOW = 0.75  # rows per dimension
 
 
-@in_full
-def barlow_twins(one: Tensor, two: Tensor, off_diagonal: float) -> Tensor:
-    """Sum of (1 - C_ii)^2 + lambda * sum over i != j of C_ij^2 (Barlow Twins, arXiv:2103.03230).
-
-    C = A^T B / N, A and B the embeddings with each dimension standardised over the batch as a
-    batch norm without affine does it (biased variance, epsilon 1e-5).
-
-    Args:
-        one: `[N, D]` embeddings, N at least 2.
-        two: `[N, D]` of the same pictures' other views.
-        off_diagonal: lambda, the weight of redundancy.
-
-    Raises:
-        ValueError: N is 1.
-    """
-    a, b = (F.batch_norm(x, None, None, training=True) for x in (one, two))
+def redundancy(a: Tensor, b: Tensor, diagonal: Tensor) -> Tensor:
+    """Sum over i != j of C_ij^2, C = A^T B / N, of `[N, D]` tensors and C's diagonal `[D]`."""
     rows, dims = a.shape
-    diagonal = (a * b).mean(0)
     if rows < ROWS_BELOW * dims:
         every: Tensor = _CrossSquares.apply(a, b) / rows**2  # type: ignore[no-untyped-call]
     else:
         every = (a.T @ b / rows).square().sum()
-    redundancy = every - diagonal.square().sum()
-    return (1 - diagonal).square().sum() + off_diagonal * redundancy
+    return every - diagonal.square().sum()
+
+
+def covariances(x: Tensor) -> Tensor:
+    """Sum over i != j of (X^T X)_ij^2, of an `[N, D]` tensor."""
+    rows, dims = x.shape
+    # A product with itself costs the same on either side, up to which is the smaller.
+    product = x @ x.T if rows < dims else x.T @ x
+    return product.square().sum() - x.square().sum(0).square().sum()
 
 
 @in_full
-def covariance_penalty(x: Tensor) -> Tensor:
-    """Sum of squared covariances of different dimensions, over D (VICReg, arXiv:2105.04906).
+def barlow_twins(
+    one: Tensor,
+    two: Tensor,
+    off_diagonal: float,
+    redundancy: Callable[[Tensor, Tensor, Tensor], Tensor] = redundancy,
+) -> Tensor:
+    """`bench.kernels.barlow_twins`, by one way or another to the sum over i != j."""
+    a, b = (F.batch_norm(x, None, None, training=True) for x in (one, two))
+    diagonal = (a * b).mean(0)
+    return (1 - diagonal).square().sum() + off_diagonal * redundancy(a, b, diagonal)
 
-    Args:
-        x: `[N, D]` embeddings, N at least 2: covariances are over N - 1.
-    """
+
+@in_full
+def covariance_penalty(x: Tensor, covariances: Callable[[Tensor], Tensor] = covariances) -> Tensor:
+    """`bench.kernels.covariance_penalty`, by one way or another to the sum over i != j."""
     rows, dims = x.shape
-    x = x - x.mean(0)
-    # A product with itself costs the same on either side, up to which is the smaller.
-    product = x @ x.T if rows < dims else x.T @ x
-    variances = x.square().sum(0)
-    return (product.square().sum() - variances.square().sum()) / ((rows - 1) ** 2 * dims)
+    return covariances(x - x.mean(0)) / ((rows - 1) ** 2 * dims)
 
 
 class _CrossSquares(torch.autograd.Function):

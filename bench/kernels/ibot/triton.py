@@ -1,0 +1,16 @@
+"""iBOT's loss in Triton: DINO's with one view, which has itself for target, and weights."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from bench.kernels.soft_cross_entropy import soft_cross_entropy
+from bench.kernels.teacher import Teacher
+
+
+def ibot(
+    student: Tensor, teacher: Teacher, weight: Tensor, temperature: float, index: Tensor | None
+) -> Tensor:
+    """`bench.kernels.ibot`; rows whose weight is 0 are not read."""
+    only = Teacher(teacher.logits[None], teacher.temperature, teacher.center)
+    return soft_cross_entropy(student[None], only, temperature, weight=weight, index=index)
