@@ -27,7 +27,11 @@ losses() {
 
 piece() {
     case $1 in
-        tests) try python -m pytest -m gpu ;;
+        tests)
+            try python -m pytest -m gpu
+            # The others of the kernels too: here they run on the GPU, uninterpreted.
+            try python -m pytest -m "not gpu and not slow" tests/kernels -n 4
+            ;;
         contrastive) losses ntxent infonce siglip ;;
         queue) losses queue_infonce nce_bank ;;
         prototypes) losses dino ibot sinkhorn ;;

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 
 import pytest
 
 import bench  # noqa: F401  # before torch: it sets how OpenMP waits
+
+# isort: split
+import torch
+
+# Where there is no GPU, Triton kernels are interpreted. Triton decides when it is first imported,
+# which much else may do: so it is told here, before any test is.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are skipped without one: in Triton's interpreter they would take hours."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +37,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.fixture(autouse=True)
 def _own_draws(request: pytest.FixtureRequest) -> None:
     """Torch's global generator is each test's own: neither order nor workers change its draws."""
-    import torch
-
     torch.manual_seed(zlib.crc32(request.node.nodeid.encode()))
 
 

@@ -25,6 +25,9 @@ Choice = Literal["auto", "reference", "triton"]
 # cores. Plain TF32, Triton's default, keeps 10 bits and is not on offer.
 Products = Literal["tf32x3", "ieee"]
 CAPABILITY = (8, 0)  # the first with bfloat16 products
+# Dimensions of embeddings up to which `auto` takes contrastive kernels, which make similarities
+# anew for every 128 or 256 of them. Provisional: see `bench profile losses --dim`.
+LONGEST = 512
 
 _choice: Choice = "auto"
 _products: Products = "tf32x3"

@@ -73,6 +73,7 @@ def test_a_gpu_of_too_early_a_kind_has_none(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_auto_asks_for_a_gpu_a_size_and_no_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "unusable", lambda device: None)
+    monkeypatch.setattr(dispatch, "interpreted", lambda: False)
     asked = torch.zeros(1, device="meta")
     monkeypatch.setattr(torch.Tensor, "device", property(lambda x: torch.device("cuda")))
     with dispatch.using("auto"):

@@ -33,7 +33,8 @@ def infonce(
         symmetric: whether `two` must find `one` as well.
         ranks: whose rows there are beside this process's.
     """
-    if dispatch.triton("infonce", one, worth=len(one) >= FROM_ROWS):
+    worth = len(one) >= FROM_ROWS and one.shape[1] <= dispatch.LONGEST
+    if dispatch.triton("infonce", one, worth=worth):
         from bench.kernels.infonce.triton import infonce as fused
 
         return fused(one, two, scale, symmetric, ranks)

@@ -24,7 +24,8 @@ def ntxent(one: Tensor, two: Tensor, temperature: float | Tensor, ranks: Ranks =
         temperature: above 0; may carry a gradient.
         ranks: whose views there are beside this process's.
     """
-    if dispatch.triton("ntxent", one, worth=2 * len(one) >= FROM_VIEWS):
+    worth = 2 * len(one) >= FROM_VIEWS and one.shape[1] <= dispatch.LONGEST
+    if dispatch.triton("ntxent", one, worth=worth):
         from bench.kernels.ntxent.triton import ntxent as fused
 
         return fused(one, two, temperature, ranks)

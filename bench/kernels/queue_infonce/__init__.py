@@ -20,10 +20,12 @@ def queue_infonce(query: Tensor, key: Tensor, queue: Tensor, temperature: float 
     Args:
         query: `[N, D]` embeddings.
         key: `[N, D]` of the same pictures; no gradient flows into them.
-        queue: `[K, D]` unit vectors, without gradient.
+        queue: `[K, D]` unit vectors, without gradient; the kernel copies one that is not of the
+            queries' type.
         temperature: above 0; may carry a gradient.
     """
-    worth = len(query) * len(queue) >= FROM_LOGITS
+    many = len(query) * len(queue) >= FROM_LOGITS
+    worth = many and query.shape[1] <= dispatch.LONGEST
     if dispatch.triton("queue_infonce", query, worth=worth):
         from bench.kernels.queue_infonce.triton import queue_infonce as fused
 

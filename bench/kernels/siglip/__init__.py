@@ -29,7 +29,8 @@ def siglip(
         bias: b; may carry a gradient.
         ranks: whose rows there are beside this process's.
     """
-    if dispatch.triton("siglip", one, worth=len(one) >= FROM_ROWS):
+    worth = len(one) >= FROM_ROWS and one.shape[1] <= dispatch.LONGEST
+    if dispatch.triton("siglip", one, worth=worth):
         from bench.kernels.siglip.triton import siglip as fused
 
         return fused(one, two, scale, bias, ranks)
