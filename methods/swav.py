@@ -21,7 +21,7 @@ from bench.kernels import Teacher, dino, sinkhorn_center
 from bench.nn import memory
 from bench.nn.mlp import mlp
 from bench.nn.multicrop import by_size, local_side
-from bench.nn.prototypes import watch_targets, watched
+from bench.nn.prototypes import watch_targets
 from bench.nn.queue import Queue
 
 TILES, ROWS = 8, 6  # of the picture: members of a cluster, clusters
@@ -127,7 +127,7 @@ class SwAV(Method):
         codes = Teacher(scores[:2].detach(), cfg.epsilon, torch.stack(centers))
         step.watch(unit[0])
         watch_targets(step, codes.view(0), scores[1], cfg.temperature)
-        rows = watched(scores[1])
+        rows = memory.watched(scores.shape[-1])
         chosen = codes.view(0).rows(rows).probabilities().argmax(1)
         hit = scores[1, :rows].argmax(1) == chosen
         step.log("code_top1", 100 * hit.float().mean())

@@ -1,7 +1,8 @@
-"""The losses whose speed and memory matter, one op a file; methods take them from here.
+"""The losses whose speed and memory matter, one op a folder; methods take them from here.
 
-Each is plain torch in float32 at least, whatever the autocast around it; embeddings come as a
-projector gives them and are L2-normalised here.
+Each is there in plain torch, in float32 at least whatever the autocast around it, and, where it can
+be the faster, as Triton kernels, which multiply embeddings in the type that they come in: see
+`bench.kernels.dispatch`. Embeddings come as a projector gives them and are L2-normalised here.
 """
 
 from bench.kernels.color_ce import color_ce

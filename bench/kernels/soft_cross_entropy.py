@@ -35,10 +35,9 @@ def soft_cross_entropy(
     *,
     weight: Tensor | None = None,
     index: Tensor | None = None,
-    scale: float = 1.0,
     own: bool = True,
 ) -> Tensor:
-    """Sum over n, v, g of scale * weight_n * -sum over k of p_gn log softmax(student_vn / t).
+    """Sum over n, v, g of weight_n * -sum over k of p_gn log softmax(student_vn / t).
 
     Args:
         student: `[V, N, K]` logits.
@@ -46,7 +45,6 @@ def soft_cross_entropy(
         temperature: the student's.
         weight: `[N]`, without gradient; None for 1.
         index: `[N]` each row's among the teacher's R; None for the same.
-        scale: of the whole.
         own: whether a view v is also compared with the teacher g = v.
     """
     vectors = (teacher.center, weight, index)
@@ -56,7 +54,6 @@ def soft_cross_entropy(
         *(None if x is None else x.detach().contiguous() for x in vectors),
         temperature,
         teacher.temperature,
-        scale,
         own,
     )
     return loss
@@ -75,7 +72,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         ds: Tensor = soft_targets_gradient(grad, *ctx.saved_tensors, *ctx.settings)
-        return ds, *[None] * 8
+        return ds, *[None] * 7
 
 
 @triton.jit
@@ -172,7 +169,7 @@ def _soft_targets(
 
 @triton.jit
 def _combined(
-    bests, sums, crosses, weight, lse, terms, n, splits, scale: tl.float64, loss_scale: tl.float64,
+    bests, sums, crosses, weight, lse, terms, n, splits, scale: tl.float64,
     V: tl.constexpr, G: tl.constexpr, OWN: tl.constexpr, ACC: tl.constexpr,
     BN: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
@@ -197,7 +194,7 @@ def _combined(
     if not OWN:
         teachers = tl.where(v < G, G - 1, G)
     term = tl.where(v < V, teachers * total, -cross / z * tl.full([], scale, ACC))
-    term *= tl.full([], loss_scale, ACC) * LN_2
+    term *= LN_2
     if weight is not None:
         term = tl.where(factor != 0, term * factor, 0.0)
     tl.store(lse + v * n + row, total, row < n)
@@ -260,7 +257,6 @@ def soft_targets(
     index: Tensor | None,
     temperature: float,
     teacher_temperature: float,
-    scale: float,
     own: bool,
 ) -> tuple[Tensor, Tensor]:
     """`soft_cross_entropy`'s loss, and the binary log-sum-exps `[V + G, N]` of all softmaxes."""
@@ -269,7 +265,7 @@ def soft_targets(
     tile = tiles(student, teacher)
     lse = student.new_empty((views + teachers, n), dtype=acc)
     terms = torch.empty_like(lse)
-    if n:
+    with torch.cuda.device_of(student):
         splits = triton.cdiv(k, tile["BK"])
         parts = triton.next_power_of_2(splits)
         rows = min(max(2048 // parts, 1), 32)
@@ -281,7 +277,7 @@ def soft_targets(
             LOG2_E.value / temperature, LOG2_E.value / teacher_temperature, OWN=own, **tile,
         )  # fmt: skip
         _combined[triton.cdiv(n, rows), views + teachers](
-            bests, sums, crosses, weight, lse, terms, n, splits, LOG2_E.value / temperature, scale,
+            bests, sums, crosses, weight, lse, terms, n, splits, LOG2_E.value / temperature,
             V=views, G=teachers, OWN=own, ACC=tl_type(acc), BN=rows, PARTS=parts,
         )  # fmt: skip
     return terms.sum(), lse
@@ -291,7 +287,8 @@ def soft_targets(
 def _(student: Tensor, teacher: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     acc = accumulator(student.dtype)
     views, n, _k = student.shape
-    return student.new_empty((), dtype=acc), student.new_empty((views + len(teacher), n), dtype=acc)
+    lse = student.new_empty((views + teacher.shape[0], n), dtype=acc)
+    return student.new_empty((), dtype=acc), lse
 
 
 @torch.library.custom_op("bench::soft_targets_gradient", mutates_args=())
@@ -305,7 +302,6 @@ def soft_targets_gradient(
     lse: Tensor,
     temperature: float,
     teacher_temperature: float,
-    scale: float,
     own: bool,
 ) -> Tensor:
     """The gradient `[V, N, K]` of `soft_cross_entropy` by the student's logits, in their type."""
@@ -313,11 +309,11 @@ def soft_targets_gradient(
     _, n, k = student.shape
     tile = tiles(student, teacher)
     out = student.new_empty(student.shape)
-    if n:
+    with torch.cuda.device_of(student):
         _gradient[(triton.cdiv(k, tile["BK"]) * n,)](
             grad, student, teacher, center, weight, index, lse, out, n, k,
             *_strides(student, teacher, center),
-            LOG2_E.value / temperature, LOG2_E.value / teacher_temperature, scale / temperature,
+            LOG2_E.value / temperature, LOG2_E.value / teacher_temperature, 1 / temperature,
             OWN=own, **tile,
         )  # fmt: skip
     return out

@@ -62,12 +62,17 @@ def require(fits: bool, op: str, student: Tensor, teacher: Teacher, temperature:
     """Refuse what no loss is defined for.
 
     Raises:
-        BenchError: shapes that do not fit, or a temperature that is not above 0.
+        BenchError: shapes that do not fit, that of the centre too, or temperatures not above 0.
     """
-    if not fits or student.shape[-1] != teacher.logits.shape[-1]:
-        shapes = f"{tuple(student.shape)} and {tuple(teacher.logits.shape)}"
+    shape = teacher.logits.shape
+    if not fits or student.shape[-1] != shape[-1]:
+        shapes = f"{tuple(student.shape)} and {tuple(shape)}"
         raise BenchError(
             f"{op}: logits {shapes} of student and teacher do not fit; see the shapes in its help"
         )
+    views = teacher.logits.shape[:-2]
+    center = teacher.center
+    if center is not None and center.shape not in {shape[-1:], (*views, *shape[-1:])}:
+        raise BenchError(f"{op}: a centre of {tuple(center.shape)} for logits of {tuple(shape)}")
     if min(temperature, teacher.temperature) <= 0:
         raise BenchError(f"{op}: temperatures must be above 0")

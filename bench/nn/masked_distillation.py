@@ -22,7 +22,7 @@ from bench.nn import memory
 from bench.nn.momentum import momentum_copy
 from bench.nn.multicrop import local_side
 from bench.nn.patch_masks import as_pixels, masked_first
-from bench.nn.prototypes import Center, watch_targets, watched
+from bench.nn.prototypes import Center, watch_targets
 from bench.nn.regions import require_class_token
 from bench.nn.self_distillation import SelfDistillation, SelfDistillationConfig
 
@@ -126,7 +126,7 @@ class MaskedDistillation(SelfDistillation):
         guess = patch_head(patches[at])
 
         watch_targets(step, targets.view(0), logits[0], cfg.student_temperature)
-        rows = watched(guess)  # the masked ones come first
+        rows = memory.watched(guess.shape[1])  # the masked ones come first
         chosen, hidden = truth.rows(rows).probabilities().argmax(1), weight[:rows] > 0
         right = (guess[:rows].detach().argmax(1) == chosen) & hidden
         step.log("patch_top1", 100 * right.sum() / hidden.sum().clamp(min=1))

@@ -28,7 +28,7 @@ def watched(columns: int) -> int:
     All of them, in all but large batches: what a step logs must not take the memory, or the time,
     that its loss does without.
     """
-    return max(WATCHED // max(columns, 1), 1)
+    return max(WATCHED // max(columns, 1), 2)
 
 
 def require(needed: float, what: str, remedy: str) -> None:

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from bench.api import Step
 from bench.kernels import Teacher
-
-WATCHED = 2**22  # logits of the rows that a step logs something of: few, of 65,536 prototypes
+from bench.nn import memory
 
 
 class PrototypeHead(nn.Module):
@@ -87,14 +86,9 @@ def watch_targets(step: Step, teacher: Teacher, student: Tensor, temperature: fl
         student: `[N, K]` logits for the same pictures.
         temperature: the student's.
     """
-    rows = watched(student)
+    rows = memory.watched(student.shape[1])
     logs = (student[:rows].detach().float() / temperature).log_softmax(1)
     step.watch_targets(teacher.rows(rows).probabilities(), logs)
-
-
-def watched(logits: Tensor) -> int:
-    """How many rows of `[N, K]` logits are looked at for a step's log."""
-    return min(len(logits), max(WATCHED // logits.shape[1], 2))
 
 
 def cancel_gradients(head: PrototypeHead) -> None:

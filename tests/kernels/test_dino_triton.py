@@ -12,6 +12,7 @@ from lightly.loss import DINOLoss
 from torch import Tensor
 
 from bench import rng
+from bench.errors import BenchError
 from bench.kernels import Teacher, dino, dispatch, ibot
 
 pytest.importorskip("triton", reason="Triton is not installed here")
@@ -294,7 +295,7 @@ def test_no_probability_is_kept() -> None:
 def test_custom_ops_are_told_rightly_to_the_compiler() -> None:
     student, teacher, center = draw(3, 2, 9), draw(2, 4, 9), draw(9)
     weight, index = draw(2), torch.tensor([3, 0], device=DEVICE)
-    settings = (0.1, 0.07, 0.5, False)
+    settings = (0.1, 0.07, False)
     tests = ("test_schema", "test_faketensor")
     inputs = (student, teacher, center, weight, index)
     torch.library.opcheck(core.soft_targets, (*inputs, *settings), test_utils=tests)
@@ -306,16 +307,34 @@ def test_custom_ops_are_told_rightly_to_the_compiler() -> None:
 
 @pytest.mark.filterwarnings("ignore")  # of torch's own, while it traces
 @pytest.mark.parametrize("loss", [between_views, of_patches])
-def test_torch_compile_takes_them_whole(loss: Loss) -> None:
-    shape = (3, 2, 9) if loss is between_views else (4, 9)
-    teacher = teach(2, *shape[1:], dtype=torch.float32, center="one")
-    student = draw(*shape, dtype=torch.float32).requires_grad_()
-    with dispatch.using("triton") as ran:
-        expected = torch.autograd.grad(loss(student, teacher), student)
-        compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-        got = torch.autograd.grad(compiled(student, teacher), student)
-    assert set(ran.values()) == {"triton"}
-    torch.testing.assert_close(got, expected)
+def test_torch_compile_takes_them_whole_and_at_any_size(loss: Loss) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for count in (2, 5, 7):
+        shape = (3, count, 9) if loss is between_views else (count, 9)
+        teacher = teach(2, *shape[1:], dtype=torch.float32, center="one")
+        if loss is of_patches:
+            teacher = teach(*shape, dtype=torch.float32, center="one")
+        student = draw(*shape, dtype=torch.float32).requires_grad_()
+        with dispatch.using("triton"):
+            expected = torch.autograd.grad(loss(student, teacher), student)
+            got = torch.autograd.grad(compiled(student, teacher), student)
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("choice", ["triton", "reference"])
+def test_a_centre_of_another_shape_is_one_clear_line(choice: dispatch.Choice) -> None:
+    student, teacher = draw(3, 2, 20), draw(2, 2, 20)
+    for center in (draw(5), draw(1, 20), draw(3, 20)):
+        with dispatch.using(choice), pytest.raises(BenchError, match="dino: a centre of"):
+            dino(student, Teacher(teacher, 0.07, center), 0.1)
+
+
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_an_index_beyond_the_teacher_is_an_error(wrong: int) -> None:
+    student, index = draw(2, 9), torch.tensor([0, wrong], device=DEVICE)
+    with dispatch.using("triton"), pytest.raises(RuntimeError, match="beyond the teacher"):
+        ibot(student, Teacher(draw(4, 9)), torch.ones(2, device=DEVICE), 0.1, index)
 
 
 @pytest.mark.slow

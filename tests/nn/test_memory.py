@@ -36,6 +36,6 @@ def test_of_very_large_batches_some_rows_are_asked(
     assert measure().item() == pytest.approx(three)
 
 
-def test_one_row_is_asked_however_many_columns_there_are() -> None:
-    assert memory.watched(2 * memory.WATCHED) == 1
+def test_two_rows_are_asked_however_many_columns_there_are() -> None:
+    assert memory.watched(2 * memory.WATCHED) == 2
     assert memory.watched(0) == memory.WATCHED

@@ -14,6 +14,9 @@ def ibot(
     student: Tensor, teacher: Teacher, weight: Tensor, temperature: float, index: Tensor | None
 ) -> Tensor:
     """`bench.kernels.ibot`, formula by formula."""
+    if index is not None and len(index) < len(teacher.logits):  # fewer softmaxes
+        teacher = Teacher(teacher.logits[index], teacher.temperature, teacher.center)
+        index = None
     targets, logs = teacher.probabilities(), F.log_softmax(student / temperature, dim=-1)
     if index is not None:
         targets = targets[index]

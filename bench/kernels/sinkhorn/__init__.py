@@ -47,6 +47,8 @@ def sinkhorn_center(
         from bench.kernels.sinkhorn import triton as fused
 
         half = fused
+    elif ranks is ALONE:
+        return -temperature * reference.column_scales(scores, temperature, iterations)
 
     def columns(rows: Tensor | None) -> Tensor:
         every = ranks.gather(half.column_sums(scores, rows, temperature)[None])

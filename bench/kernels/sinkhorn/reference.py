@@ -1,12 +1,38 @@
-"""The two halves of a Sinkhorn iteration in plain torch, on logarithms."""
+"""Sinkhorn's iteration in plain torch: whole, or in halves on logarithms."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from bench.kernels.precision import in_full
 
 LEAST = -1e30  # the logarithm of an empty sum: finite, so that its inverse is
+
+
+@in_full
+def column_scales(scores: Tensor, temperature: float, iterations: int) -> Tensor:
+    """Logarithms of the columns' scales `[K]` after whole iterations, of one process's rows.
+
+    The scaled matrix is kept: exponentials are taken once, which a CPU has few units for.
+    """
+    logits = scores / temperature
+    # The first iteration is done on logarithms, since exp(scores / t) overflows where t is small.
+    # From then on rows and columns have entries of at least 1 / (N K), but for those of -inf alone.
+    scale = -logits.logsumexp(0).clamp(min=LEAST)
+    if iterations == 1:
+        return scale
+    plan = logits.add_(scale)
+    plan = plan.sub_(plan.logsumexp(1, keepdim=True).clamp(min=LEAST)).exp_()
+    for again in range(iterations - 1):
+        if again:
+            rows = plan.sum(1, keepdim=True)
+            plan /= torch.where(rows == 0, 1, rows)
+        columns = plan.sum(0)
+        columns = torch.where(columns == 0, 1, columns)
+        scale -= columns.log()
+        plan /= columns
+    return scale
 
 
 @in_full

@@ -123,11 +123,12 @@ def column_sums(scores: Tensor, rows: Tensor | None, temperature: float) -> Tens
     depth = min(DEPTH, max(triton.next_power_of_2(n), ROWS))
     parts = triton.cdiv(n, depth)
     bests, sums = scores.new_empty((2, parts, k), dtype=accumulator(scores.dtype))
-    _column_sums[triton.cdiv(k, COLUMNS), parts](
-        scores, rows, bests, sums, n, k, scores.stride(0), LOG2_E.value / temperature,
-        ACC=tl_type(sums.dtype), BN=ROWS, BK=COLUMNS, DEPTH=depth, EVEN=k % COLUMNS == 0,
-        num_warps=1,
-    )  # fmt: skip
+    with torch.cuda.device_of(sums):
+        _column_sums[triton.cdiv(k, COLUMNS), parts](
+            scores, rows, bests, sums, n, k, scores.stride(0), LOG2_E.value / temperature,
+            ACC=tl_type(sums.dtype), BN=ROWS, BK=COLUMNS, DEPTH=depth, EVEN=k % COLUMNS == 0,
+            num_warps=1,
+        )  # fmt: skip
     return _combine(bests, sums)
 
 
@@ -146,10 +147,11 @@ def row_sums(scores: Tensor, columns: Tensor, temperature: float) -> Tensor:
     width = min(WIDTH, triton.next_power_of_2(k))
     splits = triton.cdiv(k, width)
     bests, sums = scores.new_empty((2, splits, n), dtype=accumulator(scores.dtype))
-    _row_sums[(splits * triton.cdiv(n, ROWS),)](
-        scores, columns, bests, sums, n, k, scores.stride(0), LOG2_E.value / temperature,
-        ACC=tl_type(sums.dtype), BN=ROWS, BK=width, EVEN=k % width == 0, num_warps=1,
-    )  # fmt: skip
+    with torch.cuda.device_of(sums):
+        _row_sums[(splits * triton.cdiv(n, ROWS),)](
+            scores, columns, bests, sums, n, k, scores.stride(0), LOG2_E.value / temperature,
+            ACC=tl_type(sums.dtype), BN=ROWS, BK=width, EVEN=k % width == 0, num_warps=1,
+        )  # fmt: skip
     return _combine(bests, sums)
 
 
@@ -162,11 +164,12 @@ def _combine(bests: Tensor, sums: Tensor) -> Tensor:
     """The log-sum-exp `[R]` of parts whose binary maxima and sums are `[parts, R]`."""
     parts, count = sums.shape
     out, together = sums.new_empty(count), min(triton.next_power_of_2(parts), 16)
-    _combined[(triton.cdiv(count, 128),)](
-        bests, sums, out, count, parts,
-        ACC=tl_type(sums.dtype), BLOCK=128, PARTS=together,
-        END=triton.cdiv(parts, together) * together,
-    )  # fmt: skip
+    with torch.cuda.device_of(sums):
+        _combined[(triton.cdiv(count, 128),)](
+            bests, sums, out, count, parts,
+            ACC=tl_type(sums.dtype), BLOCK=128, PARTS=together,
+            END=triton.cdiv(parts, together) * together,
+        )  # fmt: skip
     return out
 
 
