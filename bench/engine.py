@@ -229,6 +229,7 @@ class Trainer:
                 total=self.total,
                 rng=rng.generator(*where, "loss", phase, device=self.device),
             )
+            self.method.zero_grad(set_to_none=True)
             loss = self._loss(batch, step)
             self._backward(loss, step)
             self._update(phase, step)
@@ -241,7 +242,6 @@ class Trainer:
         return next(iter(logged.values()))
 
     def _loss(self, batch: Batch, step: Step) -> Tensor:
-        self.method.zero_grad(set_to_none=True)
         with self.fabric.autocast():
             return self.method.loss(batch, step)
 

@@ -28,6 +28,7 @@ WIDTH = 124  # characters of a table
 
 @app.command()
 def step(
+    context: typer.Context,
     method: Annotated[
         list[str], typer.Option("--method", "-m", help="A name of `bench list`, or a .py file.")
     ] = [],  # noqa: B006  # typer copies it
@@ -65,6 +66,7 @@ def step(
     from rich.console import Console
 
     _quiet()
+    _alone(context)
     from bench import registry
     from bench.profiling import step_run, step_table
     from bench.profiling.step import Asked
@@ -98,6 +100,7 @@ def step(
 
 @app.command()
 def data(
+    context: typer.Context,
     op: Annotated[
         list[str], typer.Option(help="An operation, or SimCLR for its whole augmentation.")
     ] = [],  # noqa: B006
@@ -113,6 +116,7 @@ def data(
     """Count views a second, of ours, torchvision, kornia and lightly in turns."""
     from rich.console import Console
 
+    _alone(context)
     from bench.engine import EngineConfig
     from bench.profiling import data_run, data_table
     from bench.resolve import validated
@@ -144,6 +148,7 @@ def _show(table: RenderableType, path: Path) -> None:
 
 @app.command()
 def losses(
+    context: typer.Context,
     op: Annotated[
         list[str], typer.Option(help="ntxent, dino, ...; by default all, may be given again.")
     ] = [],  # noqa: B006
@@ -165,6 +170,7 @@ def losses(
     from rich.console import Console
 
     _quiet()
+    _alone(context)
     from bench.engine import EngineConfig
     from bench.profiling import losses as profiling
     from bench.profiling.losses_asked import asked
@@ -198,6 +204,21 @@ def losses(
     console.print(f"record {path}", style="dim", highlight=False, soft_wrap=True)
     if broken:
         raise BenchError(f"of our own kernels, {', '.join(broken)} failed; the record says how")
+
+
+def _alone(context: typer.Context) -> None:
+    """Hold, until the command ends, a lock that another one with these options has to have.
+
+    Raises:
+        BusyError: it runs already; two would write over each other's rows.
+    """
+    from bench import files, pretraining
+    from bench.record import run_id
+
+    asked = {key: str(value) for key, value in context.params.items()}
+    asked["results"] = str(context.params["results"].resolve())
+    name = f"profile-{run_id({'command': context.info_name, **asked})}.lock"
+    context.with_resource(pretraining.locked(files.cache_root() / "running" / name))
 
 
 def _quiet() -> None:

@@ -31,28 +31,43 @@ Rows = Mapping[str, Sequence[Measured[Row]]]  # by device
 
 
 def newest(
-    profiles: Sequence[tuple[Path, Profile, Sequence[Row]]], subject: Callable[[Row], object]
+    profiles: Sequence[tuple[Path, Profile, Sequence[Row]]],
+    subject: Callable[[Measured[Row]], tuple[object, ...]],
 ) -> dict[str, list[Measured[Row]]]:
-    """By device, the rows of each subject in the newest profile that has it."""
-    found: dict[str, dict[object, list[Measured[Row]]]] = {}
-    for path, profile, rows in profiles:
-        device = found.setdefault(_device(profile), {})
-        for topic in dict.fromkeys(map(subject, rows)):
-            device[topic] = [Measured(r, profile, path) for r in rows if subject(r) == topic]
+    """By device, the rows of each subject in the newest profile that has it.
+
+    A profile that was cut off shows only what no complete one has.
+    """
+    found: dict[str, dict[tuple[object, ...], list[Measured[Row]]]] = {}
+    for path, profile, rows in sorted(profiles, key=lambda each: each[1].complete):
+        topics: dict[tuple[object, ...], list[Measured[Row]]] = {}
+        for each in (Measured(row, profile, path) for row in rows):
+            topics.setdefault(subject(each), []).append(each)
+        if topics:
+            found.setdefault(_device(profile), {}).update(topics)
     return {
-        device: [row for _, rows in sorted(topics.items(), key=_by_name) for row in rows]
+        device: [each for topic in sorted(topics, key=_in_order) for each in topics[topic]]
         for device, topics in sorted(found.items())
-        if topics
     }
 
 
-def _by_name(item: tuple[object, object]) -> str:
-    return str(item[0])
+def _in_order(subject: tuple[object, ...]) -> list[str]:
+    """A key by which numbers are sorted as numbers."""
+    return [f"{part:>15}" if isinstance(part, int) else str(part or "") for part in subject]
+
+
+def settings(profile: Profile) -> str:
+    """What was asked for of a step beyond what its row has: `--limit`, `--set` and the like."""
+    asked = profile.settings
+    usual = {"recipe": "auto", "kernels": "auto", "limit": None}
+    told = [f"{key} {asked[key]}" for key, value in usual.items() if asked.get(key, value) != value]
+    changed = asked.get("set")
+    return ", ".join([*told, *(map(str, changed) if isinstance(changed, list) else ())])
 
 
 def beside(
     rows: Rows[Row],
-    name: Callable[[Row], Mapping[str, str]],
+    name: Callable[[Measured[Row]], Mapping[str, str]],
     value: Callable[[Row], str],
     right: frozenset[str] = frozenset(),
 ) -> str:
@@ -63,7 +78,7 @@ def beside(
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for device, some in rows.items():
         for each in some:
-            what = name(each.row)
+            what = name(each)
             line = lines.setdefault(tuple(what.values()), {**what, **dict.fromkeys(columns, NOT)})
             line[device] = value(each.row)
     return markdown([lines[key] for key in lines], right={*right, *columns})
@@ -95,9 +110,11 @@ def _roof(profile: Profile) -> str:
         return ""
     products = ", ".join(f"{k} {digits(v / 1e12)}" for k, v in profile.roof.flops.items())
     copied = digits(profile.roof.bytes_per_second / 1e9)
+    versions = {"torch": profile.environment.torch, **profile.packages}
     return (
         f"Measured at most, {profile.created[:10]}: {products} TFLOP/s; {copied} GB/s copied; "
-        f"torch {profile.environment.torch}."
+        + ", ".join(f"{k} {v}" for k, v in versions.items())
+        + "."
     )
 
 

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from bench.leaderboard.profile_rows import NOT, Measured, Rows, beside, folded, newest, record
+from bench.leaderboard.profile_rows import (
+    NOT,
+    Measured,
+    Rows,
+    beside,
+    folded,
+    newest,
+    record,
+    settings,
+)
 from bench.leaderboard.tables import markdown
 from bench.record.profile import (
     DataProfile,
@@ -34,15 +43,15 @@ def sections(
     """
     steps = newest(
         [(path, p, p.rows) for path, p in profiles if isinstance(p, StepProfile)],
-        lambda row: (row.method, row.provider),
+        lambda each: tuple(_step(each, phases=False).values()),
     )
     losses = newest(
         [(path, p, p.rows) for path, p in profiles if isinstance(p, LossProfile)],
-        lambda row: row.op,
+        lambda each: _size(each.row),
     )
     views = newest(
         [(path, p, p.rows) for path, p in profiles if isinstance(p, DataProfile)],
-        lambda row: (row.op, row.size),
+        lambda each: (each.row.op, each.row.size),
     )
     if steps:
         yield "Training-step speed", _steps(steps, link)
@@ -52,30 +61,43 @@ def sections(
         yield "Views", _views(views, link)
 
 
+def _step(each: Measured[StepRow], *, phases: bool = True) -> dict[str, str]:
+    """What a step is of: all by which two of them are different measurements."""
+    row = each.row
+    told = f" ({', '.join(row.phases)})" if phases and row.phases else ""
+    compiled = ["compiled"] if row.compiled else []
+    return {
+        "method": f"`{row.method}`{told}",
+        "by": row.provider,
+        "backbone": row.backbone,
+        "data": row.data,
+        "px": str(row.size),
+        "batch": f"{row.batch_size:,}",
+        "precision": row.precision,
+        "settings": ", ".join([*compiled, *filter(None, [settings(each.profile)])]),
+    }
+
+
+def _size(row: LossRow) -> tuple[object, ...]:
+    """An op at a size, all of whose rows were taken in turns."""
+    return row.op, row.dtype, row.dim, row.keys, row.batch
+
+
 def _steps(rows: Rows[StepRow], link: str) -> list[str]:
     def step(row: StepRow) -> str:
         if row.step is None or row.images_per_second is None:
             return NOT
         return f"{row.images_per_second:,.0f} images/s"
 
-    def name(row: StepRow) -> dict[str, str]:
-        return {
-            "method": f"`{row.method}`" + (f" ({', '.join(row.phases)})" if row.phases else ""),
-            "by": row.provider,
-            "batch": f"{row.batch_size:,}",
-            "precision": row.precision,
-        }
-
     blocks = [
         "The training step that `bench run` takes, warm-up excluded; `bench profile step` measures "
         f"it. {MEANING}",
-        beside(rows, name, step, right=frozenset({"batch"})),
+        beside(rows, _step, step, right=frozenset({"px", "batch"})),
     ]
     for device, some in rows.items():
         table = [
             {
-                **name(each.row),
-                "backbone": each.row.backbone,
+                **_step(each),
                 "ms per step (p10-p90)": milliseconds(each.row.step) or NOT,
                 **{
                     stage: milliseconds(each.row.stages.get(stage), spread=False)
@@ -90,7 +112,7 @@ def _steps(rows: Rows[StepRow], link: str) -> list[str]:
             for each in some
         ]
         right = {"ms per step (p10-p90)", *STAGES, "of peak", "peak memory", "saved for backward"}
-        blocks.append(folded(device, some, markdown(table, right={*right, "GFLOP", "batch"})))
+        blocks.append(folded(device, some, markdown(table, right={*right, "GFLOP", "px", "batch"})))
     return blocks
 
 
@@ -109,7 +131,7 @@ def _losses(rows: Rows[LossRow], link: str) -> list[str]:
         "backward) at the largest size at which plain torch, `reference`, was timed: median, share "
         "of what the device was measured to do at most, and peak memory beyond the inputs. "
         f"`bench profile losses` measures it. {MEANING}",
-        beside(shown, lambda row: {"op": f"`{row.op}`", "by": row.provider}, largest),
+        beside(shown, _named, largest),
     ]
     for device, some in rows.items():
         table = [
@@ -120,6 +142,7 @@ def _losses(rows: Rows[LossRow], link: str) -> list[str]:
                 "forward ms": milliseconds(row.forward, spread=False),
                 "backward": milliseconds(row.backward, spread=False),
                 "both (p10-p90)": milliseconds(row.both) or (row.reason or "").partition(":")[0],
+                "clock": times.clock if (times := row.both or row.forward) else "",
                 "of roof": percent(row.share),
                 "peak": _bytes(row.memory.peak),
                 "saved": _bytes(row.memory.saved),
@@ -136,7 +159,8 @@ def _losses(rows: Rows[LossRow], link: str) -> list[str]:
 
 
 def _views(rows: Rows[DataRow], link: str) -> list[str]:
-    def name(row: DataRow) -> dict[str, str]:
+    def name(each: Measured[DataRow]) -> dict[str, str]:
+        row = each.row
         return {
             "op": f"`{row.op}`",
             "by": row.provider,
@@ -157,6 +181,10 @@ def _views(rows: Rows[DataRow], link: str) -> list[str]:
     return blocks
 
 
+def _named(each: Measured[LossRow]) -> dict[str, str]:
+    return {"op": f"`{each.row.op}`", "by": each.row.provider}
+
+
 def _at_largest(rows: Sequence[Measured[LossRow]]) -> Iterator[Measured[LossRow]]:
     """The rows of each op at the largest size at which the reference was timed."""
     for op in dict.fromkeys(each.row.op for each in rows):
@@ -167,35 +195,32 @@ def _at_largest(rows: Sequence[Measured[LossRow]]) -> Iterator[Measured[LossRow]
         ]
         if timed:
             last = max(timed, key=lambda row: row.batch)
-            size = (last.batch, last.dim, last.keys, last.dtype)
-            for each in rows:
-                row = each.row
-                if row.op == op and (row.batch, row.dim, row.keys, row.dtype) == size:
-                    yield each
+            yield from (each for each in rows if _size(each.row) == _size(last))
 
 
 def _fits(rows: Sequence[Measured[LossRow]]) -> Iterator[str]:
-    profiles = {each.path: each.profile for each in rows}
-    ops = {(each.path, each.row.op) for each in rows}
-    for path, profile in profiles.items():
-        if not isinstance(profile, LossProfile):
-            continue
-        table = [
-            {
-                "op": f"`{fit.op}`",
-                "by": fit.provider,
-                "size": sizes(fit.dim, fit.keys, fit.dtype),
-                "in": binary(fit.memory),
-                "largest N": NOT if fit.batch is None else f"{fit.batch:,}",
-                "takes": _bytes(fit.total),
-                "ended by": fit.ended,
-            }
-            for fit in profile.fits
-            if (path, fit.op) in ops
-        ]
-        if table:
-            yield "Largest batch that was measured to fit in a stated memory, by doubling:"
-            yield markdown(table, right={"in", "largest N", "takes"})
+    profiles = {each.path: each.profile for each in rows}.values()
+    newest = {
+        (fit.op, fit.dtype, fit.dim, fit.keys, fit.memory, fit.provider): fit
+        for profile in sorted(profiles, key=lambda each: (each.complete, each.created))
+        if isinstance(profile, LossProfile)
+        for fit in profile.fits
+    }
+    table = [
+        {
+            "op": f"`{fit.op}`",
+            "by": fit.provider,
+            "size": sizes(fit.dim, fit.keys, fit.dtype),
+            "in": binary(fit.memory),
+            "largest N": NOT if fit.batch is None else f"{fit.batch:,}",
+            "takes": _bytes(fit.total),
+            "ended by": fit.ended,
+        }
+        for fit in newest.values()
+    ]
+    if table:
+        yield "Largest batch that was measured to fit in a stated memory, by doubling:"
+        yield markdown(table, right={"in", "largest N", "takes"})
 
 
 def _pictures(rows: Sequence[Measured[LossRow]], link: str) -> Iterator[str]:

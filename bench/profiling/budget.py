@@ -1,8 +1,8 @@
-"""How much memory an op takes at ever larger batches, without ever taking more than was stated.
+"""How much memory an op takes at ever larger batches, within what was stated.
 
 A GPU says when its memory is used up, and that is the answer. A CPU swaps or kills instead; there a
-size is refused if, as memory grew between the last two sizes, it would need more than was stated.
-What is reported to fit was measured to fit.
+size is refused if, as memory grew between the last two sizes, it would need more than was stated;
+the first, if twice its inputs are more. What is reported to fit was measured to fit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from bench.profiling.memory import Peak
 from bench.record.units import binary
 
-FIRST = 2  # the batch from which a CPU's sizes are doubled: it fits anywhere
+FIRST = 2  # the batch from which a CPU's sizes are doubled
+INPUTS = 2  # as many times are they there while they are drawn: normalised, say
 STEEPEST = 3  # memory grows as N^3 at most (pytorch-metric-learning's NT-Xent does)
 LONGEST = 6.0  # seconds that a call may be expected to take while the largest batch is looked for
 MOST = 2**22
@@ -45,12 +46,14 @@ class Ladder:
         like: what to expect, where weighing many sizes would take too long (each is compiled): the
             bytes that another provider needs at a batch, None where that does not fit. No size is
             then weighed that was not asked for.
+        inputs: the bytes of a batch's inputs, which nobody has to make to know.
     """
 
     weigh: Weigh
     memory: int
     cautious: bool
     like: Callable[[int], int | None] | None = None
+    inputs: Callable[[int], int] = lambda batch: 0
     known: dict[int, Weighed] = field(default_factory=dict)
 
     def at(self, batch: int) -> Weighed | str:
@@ -85,8 +88,8 @@ class Ladder:
             reason = found if isinstance(found, str) else self._excess(found)
             if reason is not None:
                 return f"{batch:,}: {reason}"
-        first = self.known.get(FIRST)
-        return (first.peak.failed if first else None) or f"{FIRST:,}: out of memory"
+        found = self._step(FIRST)
+        return f"{FIRST:,}: {found if isinstance(found, str) else self._excess(found)}"
 
     def _seconds(self, last: int) -> float:
         """What twice as many may take, growing as between the last two sizes."""
@@ -122,7 +125,7 @@ class Ladder:
             return self.like(batch) or math.inf
         below = [(n, f.total) for n, f in sorted(self.known.items()) if n < batch and f.total]
         if not below:
-            return 0
+            return INPUTS * self.inputs(batch)
         (n, total), steep = below[-1], float(STEEPEST)
         if len(below) > 1:
             before, less = below[-2]

@@ -1,4 +1,4 @@
-"""What it takes to measure an op: its inputs at a size, how to call it, and its least work."""
+"""What it takes to measure an op: its inputs at a size, how to call it, and its work."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Draw:
 
     device: torch.device
     dtype: torch.dtype
-    rng: torch.Generator
+    rng: torch.Generator | None
 
     def __call__(self, *shape: int, grad: bool = False) -> Tensor:
         """Standard normal numbers."""
@@ -56,7 +56,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Work:
-    """The least that forward and backward together can do."""
+    """What forward and backward together do without keeping logits, each product in full."""
 
     flops: float  # of matrix products: exponentials and sums count nothing
     bytes: float  # to and from the device's memory
@@ -98,6 +98,8 @@ class Case:
     cpu: Grid
     cuda: Grid
     peers: tuple[Peer, ...] = ()
+    eager: Call | None = None  # plain torch in the inputs' own precision
+    least_keys: int = 1
     triton: bool = True  # whether there is a fused kernel
     products: bool = False  # whether it multiplies matrices, float32 ones in one of two ways
     backward: bool = True

@@ -129,9 +129,12 @@ def raised(profile: LossProfile, measured: RoofRecord) -> LossProfile:
 
 
 def against(row: LossRow, at_most: RoofRecord) -> LossRow:
-    """`row` with its floor at a roof, and the share that it reaches of it."""
+    """`row` with its floor at a roof, if that was measured, and the share that it reaches of it."""
     assert row.flops is not None and row.bytes is not None
-    by_flops = 1e3 * row.flops / roof.flops_of(at_most, row.dtype)
+    peak = roof.flops_of(at_most, row.dtype)
+    if row.flops and peak is None:
+        return row
+    by_flops = 1e3 * row.flops / peak if peak else 0.0
     by_bytes = 1e3 * row.bytes / at_most.bytes_per_second
     floor, whole = max(by_flops, by_bytes), row.both or row.forward
     return row.model_copy(

@@ -19,7 +19,7 @@ class Asked:
     """What to measure; where there are no batches, dims or keys, each op's own are taken.
 
     Raises:
-        BenchError: an unknown op or type, or a size below 1.
+        BenchError: an unknown op or type, a size that is too small, or one that no op has.
     """
 
     ops: tuple[str, ...]
@@ -33,7 +33,7 @@ class Asked:
     fit: bool  # whether to look for the largest batch
 
     def __post_init__(self) -> None:
-        cases.named(self.ops)
+        chosen = cases.named(self.ops)
         for dtype in self.dtypes:
             if dtype not in DTYPES:
                 raise unknown("type of numbers", dtype, DTYPES)
@@ -41,6 +41,14 @@ class Asked:
         for option, values in sizes.items():
             if any(value < 1 for value in values):
                 raise BenchError(f"{option} {min(values)}: a size is at least 1")
+        if self.dims and all(case.cpu.dims == (None,) for case in chosen):
+            raise BenchError(f"--dim: {', '.join(self.ops)} has no such size; leave it out")
+        with_keys = [case for case in chosen if case.cpu.keys != (None,)]
+        if self.keys and not with_keys:
+            raise BenchError(f"--keys: {', '.join(self.ops)} has no such size; leave it out")
+        for case in with_keys:
+            if self.keys and min(self.keys) < case.least_keys:
+                raise BenchError(f"--keys {min(self.keys)}: {case.op} needs {case.least_keys}")
 
     def settings(self) -> Json:
         """All of it, for a record."""
@@ -62,11 +70,11 @@ def asked(
 ) -> Asked:
     """What a user asks for; without types, float32, and on a GPU bfloat16 as well."""
     return Asked(
-        ops=tuple(ops),
-        batches=tuple(sorted(batches)),
-        dims=tuple(dims),
-        keys=tuple(keys),
-        dtypes=tuple(dtypes) or (("bfloat16", "float32") if cuda else ("float32",)),
+        ops=tuple(dict.fromkeys(ops)),
+        batches=tuple(sorted(set(batches))),
+        dims=tuple(dict.fromkeys(dims)),
+        keys=tuple(dict.fromkeys(keys)),
+        dtypes=tuple(dict.fromkeys(dtypes)) or (("bfloat16", "float32") if cuda else ("float32",)),
         seconds=seconds,
         memory=bytes_of(memory),
         peers=peers,

@@ -58,12 +58,14 @@ def measure(
                 calls[f"forward {each.name}"] = _forward(call, inputs)
                 if group.case.backward:
                     calls[f"both {each.name}"] = _both(call, inputs)
-        times = alternate(calls, device, seconds=group.asked.seconds)
+        errors: dict[str, str] = {}
+        guarded = {key: _guarded(key, call, errors) for key, call in calls.items()}
+        times = alternate(guarded, device, seconds=group.asked.seconds)
         for key, taken in times.items():
             part, _, name = key.partition(" ")
             (forward if part == "forward" else both)[name] = taken
             if taken.failed:
-                reasons[name] = taken.failed
+                reasons[name] = errors.get(key, taken.failed)
     work = group.case.work(size)
     between = {name: _between(forward[name], whole) for name, whole in both.items()}
     return [
@@ -98,9 +100,13 @@ def ladder(group: Group, provider: Provider, device: torch.device) -> Ladder:
         found = group.ladders["reference"].at(batch)
         return None if isinstance(found, str) else found.total
 
+    def inputs(batch: int) -> int:
+        size = group.size(batch)
+        return _bytes(group.case.inputs(size, Draw(torch.device("meta"), size.dtype, None)))
+
     cautious = device.type != "cuda"
     like = as_reference if provider.compiles else None
-    return Ladder(weigh, group.asked.memory, cautious, like)
+    return Ladder(weigh, group.asked.memory, cautious, like, inputs)
 
 
 def _weigh(group: Group, provider: Provider, batch: int, device: torch.device) -> Weighed:
@@ -124,12 +130,12 @@ def _weigh(group: Group, provider: Provider, batch: int, device: torch.device) -
 
 
 def _picked(case: Case, inputs: Inputs, device: torch.device) -> str | None:
-    """What `auto` takes; None where that does not fit."""
+    """What `auto` takes; None where that does not fit, or fails."""
     if device.type != "cuda":
         return "reference"
     try:
         return chosen(case.call, inputs)
-    except torch.OutOfMemoryError:
+    except Exception:  # its own row says why
         return None
 
 
@@ -147,10 +153,23 @@ def _both(call: Call, inputs: Inputs) -> Callable[[], object]:
     return lambda: torch.autograd.grad(call(inputs), leaves)
 
 
+def _guarded(key: str, call: Callable[[], object], errors: dict[str, str]) -> Callable[[], object]:
+    """`call`, left out of the turns by any error, as by one of memory; `errors` says which."""
+
+    def run() -> object:
+        try:
+            return call()
+        except Exception as error:
+            if memory.out_of_memory(error):
+                raise
+            errors[key] = _failed(error)
+            raise MemoryError from error
+
+    return run
+
+
 def _between(forward: Times, both: Times) -> Times:
     """The backward: what both take beyond the forward of the same round."""
-    if forward.clock != both.clock:  # one of them was replayed, the other launched
-        return Times((), both.clock)
     pairs = zip(forward.samples, both.samples, strict=False)
     return Times(tuple(whole - part for part, whole in pairs), both.clock)
 
@@ -167,8 +186,7 @@ def _memory(found: Weighed | None) -> MemoryRecord:
 
 
 def _bytes(inputs: Inputs) -> int:
-    storages = {x.untyped_storage().data_ptr(): x for x in inputs.values()}
-    return sum(x.untyped_storage().nbytes() for x in storages.values())
+    return sum(x.untyped_storage().nbytes() for x in inputs.values())
 
 
 def _failed(error: Exception) -> str:

@@ -14,8 +14,8 @@ from bench.profiling import cases
 from bench.record.profile import LossProfile, LossRow, Quantiles
 from bench.record.units import binary, digits, milliseconds, percent, sizes
 
-NUMBERS = ("forward ms", "backward", "both (p10-p90)", "speed", "of roof", "peak", "saved")
-WIDE = 110  # characters: narrower, names and numbers would be cut
+NUMBERS = ("forward ms", "backward", "both (p10-p90)", "speed", "of roof", "peak", "saved", "clock")
+WIDE = 120  # characters: narrower, names and numbers would be cut
 
 
 def table(profile: LossProfile, op: str) -> RenderableType:
@@ -75,6 +75,7 @@ def _cells(row: LossRow, reference: Mapping[int, Quantiles | None]) -> list[str]
         percent(row.share),
         "" if memory.peak is None else binary(memory.peak),
         "" if memory.saved is None else binary(memory.saved),
+        whole.clock if whole else "",
     ]
 
 

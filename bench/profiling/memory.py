@@ -21,14 +21,18 @@ from torch import Tensor
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 MEMINFO = Path("/proc/meminfo")
+# Of torch's allocators, CUDA, Triton, cuBLAS, cuDNN and C++
+USED_UP = (
+    r"out of memory|not enough memory|can't allocate memory|STATUS_ALLOC_FAILED|std::bad_alloc"
+)
 
 
 @dataclass(frozen=True)
 class Peak:
     """Bytes at the most during a call, beyond those before it.
 
-    `reserved` is what the caching allocator of a GPU took for them, None on a CPU. `failed` says
-    why there is no number.
+    `reserved` is all that the caching allocator of a GPU held at the most, what was there before
+    included; None on a CPU. `failed` says why there is no number.
     """
 
     allocated: int | None
@@ -53,14 +57,12 @@ def _cuda_peak(call: Callable[[], object], device: torch.device) -> Peak:
     torch.cuda.synchronize(device)
     gc.collect()
     torch.cuda.empty_cache()
-    allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+    before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     call()
     torch.cuda.synchronize(device)
-    return Peak(
-        torch.cuda.max_memory_allocated(device) - allocated,
-        torch.cuda.max_memory_reserved(device) - reserved,
-    )
+    most = torch.cuda.max_memory_allocated(device) - before
+    return Peak(most, torch.cuda.max_memory_reserved(device))
 
 
 def _cpu_peak(call: Callable[[], object]) -> Peak:
@@ -156,7 +158,7 @@ def out_of_memory(error: BaseException) -> str | None:
     """One line on an error that says that memory is used up; None for any other error."""
     text = str(error)
     if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not re.search(
-        r"not enough memory|can't allocate memory", text
+        USED_UP, text
     ):
         return None
     tried = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", text)

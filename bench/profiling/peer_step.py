@@ -21,6 +21,7 @@ from bench.nn.momentum import cosine
 PEERS = ("lightly",)
 ALL = "the peer logs neither the spread of embeddings nor how many pairs match"
 BIAS = "the last layer of the projector has a bias"
+HALF = "its loss runs in bfloat16 autocast; our reference of a loss computes in float32"
 EACH = "one pass of the network for each view; ours passes all at once"
 
 
@@ -45,9 +46,11 @@ def offers(peer: str, method: str) -> bool:
     return peer in PEERS and method in STEPS
 
 
-def notes(provider: str, method: str) -> tuple[str, ...]:
-    """How a provider's step differs from ours, a line each."""
-    return STEPS[method].differs if provider in PEERS else ()
+def notes(provider: str, method: str, precision: str) -> tuple[str, ...]:
+    """How a provider's step differs from ours in this `precision` of the engine, a line each."""
+    if provider not in PEERS:
+        return ()
+    return (*STEPS[method].differs, *([HALF] if precision == "bf16" else []))
 
 
 def build(peer: str, method: str, ours: Method) -> Method:

@@ -19,6 +19,8 @@ COLORS = {
     "triton": "#cf222e",
     "triton-ieee": "#e5727a",
     "compile": "#0969da",
+    "eager": "#24292f",
+    "eager-compile": "#54aeff",
     "lightly": "#1a7f37",
     "open_clip": "#8250df",
     "flex_attention": "#bf8700",

@@ -16,9 +16,13 @@ import torch._dynamo
 from torch import Tensor
 
 from bench.kernels import dispatch
+from bench.kernels.precision import HALVES
 from bench.profiling.case import Call, Case, Inputs, Peer, Size
 
 OURS = ("reference", "triton", "triton-ieee")
+RAISED = "computes in float32, products too, whatever the inputs are"
+AS_GIVEN = "products of half-precision inputs as they are, with float32 sums"
+ROUNDED = "products of half-precision inputs as they are, rounded to it; log-sum-exp in float32"
 
 
 @dataclass(frozen=True)
@@ -33,20 +37,28 @@ class Provider:
     @property
     def compiles(self) -> bool:
         """Whether every size costs seconds of compilation."""
-        return self.name in ("compile", "flex_attention")
+        return self.name in ("compile", "eager-compile", "flex_attention")
 
 
 def providers(
     case: Case, device: torch.device, dtype: torch.dtype, *, peers: bool
 ) -> Iterator[Provider]:
     """All of them, those that cannot be measured here included, ours first."""
-    yield Provider("reference", partial(_given, _using("reference", case.call)))
+    half = dtype in HALVES
+    raised: tuple[str, ...] = (RAISED,) if half and case.op != "ema_update" else ()
+    yield Provider("reference", partial(_given, _using("reference", case.call)), raised)
     for name, products in _fused(case, dtype).items():
         call = _using("triton", case.call, products)
-        notes = (f"products of float32: {products}",) if len(_fused(case, dtype)) > 1 else ()
+        said = AS_GIVEN if half else f"products of float32: {products}"
+        notes = (said,) if case.products else ()
         yield Provider(name, partial(_given, call), notes, _no_triton(device))
     compiled = _using("reference", torch.compile(case.call, dynamic=False))
-    yield Provider("compile", partial(_given, compiled), reason=_no_compiler(device))
+    yield Provider("compile", partial(_given, compiled), raised, _no_compiler(device))
+    if case.eager is not None and half:
+        yield Provider("eager", partial(_given, case.eager), (ROUNDED,))
+        compiled = torch.compile(case.eager, dynamic=False)
+        made = partial(_given, compiled)
+        yield Provider("eager-compile", made, (ROUNDED,), _no_compiler(device))
     for peer in case.peers if peers else ():
         yield Provider(peer.name, peer.build, peer.notes, _missing(peer, device))
 

@@ -27,6 +27,7 @@ def measure(device: torch.device) -> RoofRecord:
 
     FLOP/s of "float32" (IEEE), "bfloat16" and, on a GPU, "tf32" and "float16" products of random
     matrices (zeros would draw less power and run faster); bytes/s of a copy, read and written.
+    Products of float16 take seconds on many a CPU.
     """
     side = SIDE[device.type]
     kinds = ("float32", "bfloat16", *(("tf32", "float16") if device.type == "cuda" else ()))
@@ -43,14 +44,14 @@ def measure(device: torch.device) -> RoofRecord:
     return RoofRecord(flops=flops, bytes_per_second=copied)
 
 
-def flops_of(roof: RoofRecord, dtype: str) -> float:
-    """FLOP/s at most of products as exact as `dtype` is.
+def flops_of(roof: RoofRecord, dtype: str) -> float | None:
+    """FLOP/s at most of products as exact as `dtype` is; None where not measured.
 
     Three tf32 products make one as exact as float32's, which some GPUs do sooner than that one.
     """
     if dtype == "float32":
         return max(roof.flops["float32"], roof.flops.get("tf32", 0.0) / 3)
-    return roof.flops[dtype]
+    return roof.flops.get(dtype)
 
 
 def _product(a: Tensor, b: Tensor) -> Callable[[], object]:

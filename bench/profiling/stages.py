@@ -66,18 +66,20 @@ def networks(
 ) -> Iterator[set[nn.Module]]:
     """Call `enter` and `leave` around every call of `modules` that is not within another one's.
 
-    A compiled module is wrapped from outside: a hook would become part of what is compiled.
+    A compiled module is wrapped from outside: a hook would become part of what is compiled, so
+    modules within it are left out.
 
     Yields:
-        The modules so called, as they come.
+        The modules so called, and compiled ones that were called within another, as they come.
     """
     depth, called = 0, set[nn.Module]()
 
     def before(module: nn.Module, *_: Any) -> None:
         nonlocal depth
         depth += 1
-        if depth == 1:
+        if depth == 1 or compiled(module):
             called.add(module)
+        if depth == 1:
             enter()
 
     def after(*_: Any) -> None:
@@ -91,19 +93,25 @@ def networks(
     for module in modules:
         if module in inside:
             continue
-        compiled: Callable[..., Any] | None = getattr(module, "_compiled_call_impl", None)
-        if compiled is None:
+        call = compiled(module)
+        if call is None:
             removals.append(module.register_forward_pre_hook(before).remove)
             removals.append(module.register_forward_hook(after, always_call=True).remove)
             continue
         inside |= set(module.modules())
-        module._compiled_call_impl = _around(compiled, partial(before, module), after)
-        removals.append(_restore(module, compiled))
+        module._compiled_call_impl = _around(call, partial(before, module), after)
+        removals.append(_restore(module, call))
     try:
         yield called
     finally:
         for remove in removals:
             remove()
+
+
+def compiled(module: nn.Module) -> Callable[..., Any] | None:
+    """What is called instead of a module that is compiled; None for another."""
+    call: Callable[..., Any] | None = getattr(module, "_compiled_call_impl", None)
+    return call
 
 
 def _around(
@@ -119,8 +127,8 @@ def _around(
     return timed
 
 
-def _restore(module: nn.Module, compiled: Callable[..., Any]) -> Callable[[], None]:
+def _restore(module: nn.Module, call: Callable[..., Any]) -> Callable[[], None]:
     def restore() -> None:
-        module._compiled_call_impl = compiled
+        module._compiled_call_impl = call
 
     return restore

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from bench import pretraining
 from bench.api import Method
@@ -20,9 +21,13 @@ from bench.record.profile import MemoryRecord, RoofRecord, StepRow
 from bench.resolve import Resolved
 
 OURS = "bench"
+PARTS = "not compiled: it calls parts of the backbone, and what is compiled is the whole"
 # Steps in a row of one contender. A GPU is not waited for within them, as in training.
 TURN = {"cuda": 10, "cpu": 1}
 WARMUP = {"cuda": WARMUP_STEPS, "cpu": 2}
+
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class _Contender:
     samples: list[dict[str, float]] = field(default_factory=list)  # of each step: stage -> ms
     ran: dict[str, str] = field(default_factory=dict)
     failed: str | None = None
+    missing: list[str] = field(default_factory=list)  # what of the row is, and why
 
     def begin(self, split: Split, resolved: Resolved, part: int) -> None:
         """Get ready, and warm up: kernels are chosen and compiled, caches filled."""
@@ -135,22 +141,28 @@ class _Contender:
             batch_size=cfg.batch_size,
             precision=engine.precision,
             compiled=engine.compile,
-            notes=peer_step.notes(self.name, resolved.method_name),
+            notes=peer_step.notes(self.name, resolved.method_name, engine.precision),
             reason=self.failed,
         )
         if self.stepper is None or self.failed:
             return row
         whole = self._times([sum(sample.values()) for sample in self.samples])
         assert whole.median is not None
-        flops = self._flops()
+        flops = self._tried("FLOPs", self.stepper.flops)
         share = None
         if roof is not None and flops is not None:
             share = flops / (whole.median / 1e3) / step_roof.peak(roof, engine.precision)
         with dispatch.using(self.kernels):
             peak = self.stepper.peak()
-            saved = None if peak.failed else self.stepper.saved()
+            saved = self._tried("bytes saved", self.stepper.saved)
+        if peak.failed:
+            self.missing.append(f"peak not measured: {peak.failed}")
+        compiled = self.stepper.compiled
         return row.model_copy(
             update={
+                "compiled": compiled,
+                "notes": (*row.notes, *([PARTS] if engine.compile and not compiled else [])),
+                "reason": "; ".join(self.missing) or None,
                 "phases": self.stepper.active if self.stepper.phased else (),
                 "kernels": self.ran,
                 "step": whole.record(),
@@ -168,13 +180,14 @@ class _Contender:
             }
         )
 
-    def _flops(self) -> int | None:
-        assert self.stepper is not None
+    def _tried(self, what: str, measure: Callable[[], Found]) -> Found | None:
+        """What `measure` finds; where memory runs out, None, and the row says so."""
         try:
-            return self.stepper.flops()
+            return measure()
         except (RuntimeError, MemoryError) as error:
-            if memory.out_of_memory(error) is None:  # reference ops may need more than kernels do
+            if (reason := memory.out_of_memory(error)) is None:
                 raise
+            self.missing.append(f"{what} not measured: {reason}")
             return None
 
     def _times(self, samples: list[float]) -> Times:

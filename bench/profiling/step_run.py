@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import environment, registry
+from bench import environment, files, registry
 from bench.data import catalog
 from bench.data.dataset import DataSet
 from bench.engine import EngineConfig
@@ -61,14 +61,14 @@ def run(
         "methods": [registry.plain_name(name) for name in methods],
         "seconds": asked.seconds,
         "peer": asked.peer,
+        "files": {name: files.sha256_file(Path(name)) for name in methods if name.endswith(".py")},
         **shared,
         **engine.model_dump(mode="json"),
     }
     described = environment.describe(device)
     profile = profiles.begin(root, StepProfile, settings, described, resume=resume)
-    if profile.roof is None:
-        tell("measuring what the device can do at most")
-        profile = profile.model_copy(update={"roof": step_roof.measure(device)})
+    tell("measuring what the device can do at most")  # in every sitting: it may be busier now
+    profile = profile.model_copy(update={"roof": step_roof.measure(device)})
     asked = replace(asked, roof=profile.roof)
     done = {row.method for row in profile.rows}
     for block in blocks:

@@ -97,9 +97,10 @@ def _name(row: StepRow) -> str:
 def _told(profile: StepProfile) -> str:
     rows, roof = profile.rows, profile.roof
     first = rows[0]
+    compiled = ", compiled backbone" if any(row.compiled for row in rows) else ""
     peaks = "" if roof is None else ", ".join(f"{k} {v / 1e9:,.0f}" for k, v in roof.flops.items())
     return (
         f"{first.data}, {first.size} px, precision {first.precision}"
-        f"{', compiled backbone' if first.compiled else ''}; stages are medians; "
+        f"{compiled}; stages are medians; "
         f"measured peaks, GFLOP/s: {peaks}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +19,7 @@ from bench.data.dataset import Split
 from bench.engine import EngineConfig, Trainer
 from bench.kernels import dispatch
 from bench.profiling import memory
-from bench.profiling.stages import Timeline, networks
+from bench.profiling.stages import Timeline, compiled, networks
 from bench.progress import Reporter
 
 FEW = 32  # pictures that tell of the memory that many need
@@ -43,21 +44,25 @@ class Stepper(Trainer):
         method.before_epoch(self.first // self.per_epoch, self.loader.pictures())
         method.train()
         self._stream = self._endless()
-        self._networks = [module for module in method.modules() if module is not method]
+        self._every = [module for module in method.modules() if module is not method]
+        self._networks = self._every
 
     def advance(self, count: int = 1) -> list[Timeline]:
         """Take `count` steps; the time of each, to be read once all are queued."""
         lines = []
-        with networks(self._networks, self._enter, self._leave) as called:
-            for _ in range(count):
-                self._timeline = line = Timeline(self.device)
+        for _ in range(count):
+            self._timeline = line = Timeline(self.device)
+            with networks(self._networks, self._enter, self._leave) as called:
                 line.start("views")
                 self.step, batch = next(self._stream)
                 line.start("optimiser")
                 self.train_step(self.step // self.per_epoch, batch)
                 line.start("")
-                lines.append(line)
-        self._networks = list(called)  # once is enough to know them; hooks on others cost time
+            lines.append(line)
+            # Once is enough to know them; hooks on others cost time. Where what is compiled was not
+            # called, its parts may be.
+            idle = {module for module in self._networks if compiled(module)} - called
+            self._networks = [m for m in self._every if m not in idle] if idle else list(called)
         return lines
 
     def flops(self) -> int:
@@ -66,14 +71,13 @@ class Stepper(Trainer):
         Counted without compilation, by plain attention and by reference kernels, all of whose
         products are seen, and which repeat none.
         """
-        self._counted = []
-        with (
-            torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext(),
-            sdpa_kernel(SDPBackend.MATH),
-            dispatch.using("reference"),
-        ):
-            self.advance()
-        counted, self._counted = self._counted, None
+        counted: list[int] = []
+        self._counted = counted
+        try:
+            with self._uncompiled(), sdpa_kernel(SDPBackend.MATH), dispatch.using("reference"):
+                self.advance()
+        finally:
+            self._counted = None
         return sum(counted)
 
     def peak(self) -> memory.Peak:
@@ -84,14 +88,16 @@ class Stepper(Trainer):
         found = memory.peak(self.advance, self.device)
         if found.allocated is None:
             return found
-        reserved = None if found.reserved is None else found.reserved + standing
-        return memory.Peak(found.allocated + standing, reserved)
+        return replace(found, allocated=found.allocated + standing)
 
     def saved(self) -> int:
         """Bytes that a forward pass keeps for its backward, the most of the step's phases."""
-        self._kept = []
-        self.advance()
-        kept, self._kept = self._kept, None
+        kept: list[int] = []
+        self._kept = kept
+        try:
+            self.advance()
+        finally:
+            self._kept = None
         return max(kept)
 
     def too_large(self) -> str | None:
@@ -107,7 +113,8 @@ class Stepper(Trainer):
         epoch = self.first // self.per_epoch
         try:
             (batch,) = self.loader.of([torch.arange(FEW)], epoch, self.first)
-            self.train_step(epoch, batch)
+            with self._uncompiled():  # or all batches would be compiled as of any size
+                self.train_step(epoch, batch)
         except (RuntimeError, ValueError, AssertionError):
             return None  # a method that takes whole batches alone
         finally:
@@ -121,6 +128,11 @@ class Stepper(Trainer):
     def parts(self) -> int:
         """How many parts the training has."""
         return len(spans(self))
+
+    @property
+    def compiled(self) -> bool:
+        """Whether steps call what is compiled, the backbone; known once two were taken."""
+        return any(compiled(module) for module in self._networks)
 
     @property
     def phased(self) -> bool:
@@ -156,6 +168,9 @@ class Stepper(Trainer):
     def _backward(self, loss: Tensor, step: Step) -> None:
         with self._timeline.stage("backward"), self._counting():
             super()._backward(loss, step)
+
+    def _uncompiled(self) -> AbstractContextManager[object]:
+        return torch.compiler.set_stance("force_eager") if self.cfg.compile else nullcontext()
 
     @contextmanager
     def _counting(self) -> Iterator[None]:

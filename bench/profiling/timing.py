@@ -1,16 +1,18 @@
 """How long calls take, in turns: what slows the machine for a while slows them all alike.
 
 On a GPU, events around each call, with the L2 cache flushed before it as `triton.testing.do_bench`
-does; a call below 100 us is replayed as a CUDA graph where it can be captured, since its launches
-would take longer than its work. On a CPU, `time.perf_counter`.
+does. Launches of short calls take longer than their work: where a call is short, all are replayed
+as CUDA graphs, or none if one cannot be captured, so that all have one clock. On a CPU,
+`time.perf_counter`.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -22,7 +24,7 @@ Call = Callable[[], object]
 ROUNDS = 3  # at least
 MOST = 1000  # rounds: beyond, quantiles no longer change
 WARMUP = 2  # rounds at least, and a tenth of the time: compilers, autotuning, caches, clocks
-SHORT = 0.1  # ms: below it a call is replayed as a graph
+SHORT = 1.0  # ms, launches included: tens of them, as plain torch needs, take a few tenths
 FLUSHED = 256 * 2**20  # bytes written before each call: more than any L2 cache holds
 
 
@@ -30,7 +32,8 @@ FLUSHED = 256 * 2**20  # bytes written before each call: more than any L2 cache 
 class Times:
     """What a call took in each round, in ms.
 
-    `clock` is "wall", "events" or "graph" (replays of one); `failed` says why there is no sample.
+    `clock` is "wall", "events" or "graph" (replays of one), the same for all that took turns;
+    `failed` says why there is no sample.
     """
 
     samples: tuple[float, ...]
@@ -88,15 +91,16 @@ def alternate(
     failed: dict[str, str] = {}
     _rounds(calls, failed, timer, seconds / 10, WARMUP)
     if isinstance(timer, _CudaTimer):
-        for name, first in _rounds(calls, failed, timer, 0.0, ROUNDS).items():
-            if name not in failed and statistics.median(first) < SHORT:
-                timer.capture(calls[name])
+        first = _rounds(calls, failed, timer, 0.0, ROUNDS)
+        left = [name for name in calls if name not in failed]
+        if any(statistics.median(first[name]) < SHORT for name in left):
+            timer.capture([calls[name] for name in left])
     samples = _rounds(calls, failed, timer, seconds, ROUNDS)
     return {
-        name: Times((), timer.clock(call), failed[name])
+        name: Times((), timer.clock, failed[name])
         if name in failed
-        else Times(tuple(samples[name]), timer.clock(call))
-        for name, call in calls.items()
+        else Times(tuple(samples[name]), timer.clock)
+        for name in calls
     }
 
 
@@ -128,19 +132,19 @@ def _rounds(
 class _Timer:
     """On a CPU."""
 
+    clock = "wall"
+
     def time(self, call: Call) -> float:
         """One call, in ms, until its result is dropped."""
         start = time.perf_counter_ns()
         call()
         return (time.perf_counter_ns() - start) / 1e6
 
-    def clock(self, call: Call) -> str:
-        """How `time` times this call."""
-        return "wall"
-
 
 class _CudaTimer(_Timer):
     """On a GPU: from one event to the next."""
+
+    clock = "events"
 
     def __init__(self, device: torch.device) -> None:
         self._cache = torch.empty(FLUSHED, dtype=torch.int8, device=device)
@@ -161,8 +165,16 @@ class _CudaTimer(_Timer):
         torch.cuda.synchronize()
         return float(start.elapsed_time(end))
 
-    def capture(self, call: Call) -> None:
-        """Replay `call` from now on, unless it waits for a value, say, which no graph can."""
+    def capture(self, calls: Iterable[Call]) -> None:
+        """Replay `calls` from now on, unless one waits for a value, say, which no graph can."""
+        pool = torch.cuda.graph_pool_handle()  # their memory: of one at a time, since none overlap
+        try:
+            self._graphs = {call: self._captured(call, pool) for call in calls}
+        except Exception:  # of any library, told by the timed rounds where it is not the capture's
+            return
+        self.clock = "graph"
+
+    def _captured(self, call: Call, pool: Any) -> torch.cuda.CUDAGraph:
         side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
         side.wait_stream(torch.cuda.current_stream())
         mode = torch.cuda.get_sync_debug_mode()
@@ -171,15 +183,9 @@ class _CudaTimer(_Timer):
             with torch.cuda.stream(side):  # what is made on first use is not made while capturing
                 call()
             torch.cuda.set_sync_debug_mode(mode)
-            with torch.cuda.graph(graph, stream=side):
+            with torch.cuda.graph(graph, pool=pool, stream=side):
                 call()
-        except RuntimeError:
-            return
         finally:
             torch.cuda.set_sync_debug_mode(mode)
             torch.cuda.synchronize()
-        self._graphs[call] = graph
-
-    def clock(self, call: Call) -> str:
-        """How `time` times this call."""
-        return "graph" if call in self._graphs else "events"
+        return graph

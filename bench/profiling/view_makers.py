@@ -19,6 +19,7 @@ from bench.profiling.view_cases import Case
 from bench.rng import generator
 
 BATCH = 256  # pictures at a time
+BATCHES = 4  # of a loader's process, at least: none idles for long while another still works
 Maker = Callable[[], object]  # renders all views of all pictures
 LIBRARIES = ("bench", "torchvision", "kornia", "lightly")
 
@@ -95,6 +96,8 @@ class _Copies(Dataset[list[Tensor]]):
 
 
 def _in_processes(copies: _Copies, device: torch.device) -> Maker:
-    """As training loads them: in as many processes as torch has threads."""
-    loader = DataLoader(copies, BATCH, num_workers=torch.get_num_threads(), persistent_workers=True)
+    """As training loads them: in as many processes as torch has threads, each with its share."""
+    workers = torch.get_num_threads()
+    batch = max(1, min(BATCH, len(copies) // (BATCHES * workers)))
+    loader = DataLoader(copies, batch, num_workers=workers, persistent_workers=True)
     return lambda: [[view.to(device) for view in views] for views in loader]

@@ -120,6 +120,7 @@ class _Profile(Part, Generic[Row]):
     created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
     settings: Json  # sizes, seconds, stated memory: what was asked for
     environment: EnvironmentRecord
+    packages: dict[str, str] = {}  # versions of the peers that are installed, and of Triton
     roof: RoofRecord | None = None
     rows: tuple[Row, ...] = ()
     complete: bool = False

@@ -6,6 +6,9 @@ written after every few rows, so that a killed one can go on.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -18,6 +21,17 @@ from bench.record.schema import EnvironmentRecord, Json, now, run_id
 from bench.record.store import PROFILES, parse
 
 Kind = TypeVar("Kind", StepProfile, LossProfile, DataProfile)
+PACKAGES = (
+    "triton",
+    "numpy",
+    "pillow",
+    "lightly",
+    "kornia",
+    "open_clip_torch",
+    "pytorch-metric-learning",
+    "inf-cl",
+    "liger-kernel",
+)
 _ANY: TypeAdapter[Profile] = TypeAdapter(Annotated[Profile, Field(discriminator="kind")])
 
 
@@ -35,16 +49,33 @@ def begin(
         root: the results folder.
         kind: of profile.
         settings: all that was asked for.
-        environment: where it runs; in another one, commit included, it is another profile.
+        environment: where it runs; in another one, commit and versions of peers included, it is
+            another profile. Code that differs from its commit may be any: none is gone on with.
         resume: whether to go on with an unfinished one.
     """
-    new = kind(id="0" * 12, created=now(), settings=settings, environment=environment)
-    for _, old in reversed(load(root)[0] if resume else []):
-        same = (old.settings, old.environment) == (new.settings, new.environment)
-        if isinstance(old, kind) and same and not old.complete:
+    new = kind(
+        id="0" * 12,
+        created=now(),
+        settings=settings,
+        environment=environment,
+        packages=dict(_packages()),
+    )
+    for _, old in reversed(load(root)[0] if resume and not environment.dirty else []):
+        if isinstance(old, kind) and not old.complete and _same(old) == _same(new):
             return old
     identity = new.model_dump(mode="json", exclude={"id"})
     return new.model_copy(update={"id": run_id(identity)})
+
+
+def _same(profile: Profile) -> tuple[object, ...]:
+    return profile.settings, profile.environment, profile.packages
+
+
+def _packages() -> Iterator[tuple[str, str]]:
+    """Those of PACKAGES that are installed, with their versions."""
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            yield name, version(name)
 
 
 def path_of(root: Path, profile: Profile) -> Path:

@@ -39,6 +39,14 @@ def test_a_size_is_approached_from_below_and_refused_before_it_is_tried() -> Non
     assert made.at(48) == Weighed(Peak(48 * 48), 0, 48 * 48, 0.0)
 
 
+def test_inputs_that_are_too_large_are_never_made() -> None:
+    made, tried = ladder(square, 1000)
+    made.inputs = lambda batch: 500 + batch
+    assert made.at(64) == "out of memory: 0.980 KiB expected of the stated 0.977 KiB"
+    assert made.climb().startswith("2: out of memory: ") and made.largest() is None
+    assert tried == []
+
+
 def test_memory_that_grows_with_the_cube_is_refused_too() -> None:
     made, tried = ladder(lambda n: n**3, 10**6)
     made.climb()
@@ -87,5 +95,5 @@ def test_what_is_compiled_for_each_size_follows_another() -> None:
 
 def test_nothing_fits() -> None:
     made, _ = ladder(square, 3)
-    assert made.climb() == "2: out of memory"
+    assert made.climb() == "2: out of memory: takes 4.00 B of the stated 3.00 B"
     assert made.largest() is None

@@ -66,6 +66,18 @@ def test_a_peer_computes_the_same(case: Case, peer: Peer) -> None:
     torch.testing.assert_close(case.call(inputs).detach(), theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("op", ["ntxent", "infonce", "siglip", "queue_infonce"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_inputs_own_precision_computes_the_same(op: str, dtype: torch.dtype) -> None:
+    case = cases.ALL[op]
+    _, inputs = small(case, dtype)
+    assert case.eager is not None
+    loss = case.eager(inputs)
+    assert loss.dtype == torch.float32
+    near = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05}
+    torch.testing.assert_close(loss, case.call(inputs), **near)
+
+
 @pytest.mark.parametrize(
     ("op", "flops"), [("ntxent", 24 * 64 * 16), ("infonce", 8 * 64 * 16), ("siglip", 6 * 64 * 16)]
 )

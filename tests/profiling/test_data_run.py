@@ -48,9 +48,26 @@ def test_every_library_makes_as_many_views_of_the_same_size(name: str, library: 
     case = CASES[name]
     made = views(library, case)
     side = case.size or SIZE
-    assert [view.shape for view in made] == [(COUNT, 3, side, side)] * case.copies
+    assert sum(map(len, made)) == COUNT * case.copies
+    assert {view.shape[1:] for view in made} == {(3, side, side)}
     assert all(view.dtype == torch.float32 for view in made)
     assert all(view.isfinite().all() for view in made)
+
+
+@pytest.mark.parametrize(("count", "batch"), [(2, 1), (128, 8), (10_000, view_makers.BATCH)])
+def test_every_process_of_a_loader_has_work(
+    count: int, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def loader(copies: Any, batch: int, *, num_workers: int, **_: Any) -> list[Any]:
+        asked.append((batch, num_workers))
+        return []
+
+    monkeypatch.setattr(view_makers, "DataLoader", loader)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    maker("torchvision", CASES["HorizontalFlip"], torch.zeros(count, 3, 1, 1, dtype=torch.uint8))
+    assert asked == [(batch, 4)]
 
 
 @pytest.mark.parametrize("name", ["Resize", "Normalize"])

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from bench import cli
 from bench.errors import BenchError
-from bench.profiling import cases, losses, plot, providers, roof
+from bench.profiling import cases, losses, losses_asked, losses_rows, plot, providers, roof
 from bench.profiling.case import Case, Inputs, Peer, Size
 from bench.profiling.losses_asked import Asked, bytes_of
 from bench.profiling.losses_table import table
@@ -38,7 +38,7 @@ def asked(**change: Any) -> Asked:
         "ops": ("ntxent",),
         "batches": (4, 8),
         "dims": (16,),
-        "keys": (24,),
+        "keys": (),
         "dtypes": ("float32",),
         "seconds": 0.0,
         "memory": 2**20,
@@ -113,6 +113,68 @@ def test_our_own_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     profile = run(tmp_path, batches=(4,), fit=True)
     assert losses.broken(profile) == ["ntxent (reference)"]
     assert profile.fits[0].batch is None
+
+
+def test_a_peer_that_fails_while_it_is_timed_is_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaking(size: Size, inputs: Inputs) -> Any:
+        def call(x: Inputs) -> Tensor:
+            calls.append(1)
+            if len(calls) > 6:  # by then weighed at 2 and 4
+                raise RuntimeError("illegal memory access")
+            return x["one"].sum() + x["two"].sum()
+
+        return call
+
+    calls: list[int] = []
+    monkeypatch.setitem(cases.ALL, "ntxent", _with(Peer("breaking", "torch", breaking)))
+    rows = rows_of(run(tmp_path, batches=(4,)))
+    row = rows["breaking", 4]
+    assert row.reason == "failed: RuntimeError: illegal memory access"
+    assert row.memory.peak and row.share is None
+    assert rows["reference", 4].both
+
+
+def test_where_auto_fails_nothing_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(call: Any, inputs: Inputs) -> str:
+        raise RuntimeError("Triton Error [CUDA]: invalid argument")
+
+    monkeypatch.setattr(losses_rows, "chosen", broken)
+    assert losses_rows._picked(cases.ALL["ntxent"], {}, torch.device("cuda")) is None
+
+
+@pytest.mark.parametrize("op", ["ntxent", "queue_infonce"])
+def test_half_precision_says_what_computes_in_which(tmp_path: Path, op: str) -> None:
+    keys = (24,) if op == "queue_infonce" else ()
+    rows = rows_of(run(tmp_path, ops=(op,), keys=keys, dtypes=("bfloat16",), peers=False))
+    assert rows["reference", 8].notes == rows["compile", 8].notes == (providers.RAISED,)
+    assert rows["triton", 8].notes == (providers.AS_GIVEN,)
+    for name in ("eager", "eager-compile"):
+        assert rows[name, 8].notes == (providers.ROUNDED,)
+    assert rows["eager", 8].both and rows["eager", 8].memory.peak
+    whole = rows_of(run(tmp_path, ops=(op,), keys=keys, peers=False))
+    assert whole["reference", 8].notes == () and ("eager", 8) not in whole
+
+
+def test_a_type_without_a_roof_has_no_share(tmp_path: Path) -> None:
+    rows = rows_of(run(tmp_path, dtypes=("float16",), batches=(4,), peers=False))
+    row = rows["reference", 4]
+    assert row.both and row.share is None and row.floor_ms is None and row.reason is None
+
+
+def test_inputs_beyond_the_stated_memory_are_never_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*args: Any) -> Inputs:
+        raise AssertionError("made")
+
+    monkeypatch.setattr(losses_rows, "_inputs", never)
+    options = {"ops": ("queue_infonce",), "keys": (2_000_000,), "memory": 16 * 2**20, "fit": True}
+    profile = run(tmp_path, **options, batches=(8,), peers=False)
+    row = rows_of(profile)["reference", 8]
+    assert (row.reason or "").startswith("out of memory: 244 MiB expected of the stated 16.0 MiB")
+    assert profile.fits[0].batch is None and "out of memory" in profile.fits[0].ended
 
 
 def _with(peer: Peer | None = None, **change: Any) -> Case:
@@ -202,7 +264,13 @@ def test_the_table_says_all_of_it(tmp_path: Path) -> None:
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(table(run(tmp_path, batches=(4, 4096), memory=2**17), "ntxent"))
     text = console.export_text()
-    for part in ("ntxent: D=16 float32", "lightly", "out of memory", "floor: 24 N^2 D FLOP"):
+    for part in (
+        "ntxent: D=16 float32",
+        "lightly",
+        "out of memory",
+        "wall",
+        "floor: 24 N^2 D FLOP",
+    ):
         assert part in text
     assert "flex_attention: not measured: " in text
 
@@ -226,11 +294,23 @@ def test_other_amounts_are_one_line(text: str) -> None:
         ({"ops": ("ntxnet",)}, "did you mean ntxent"),
         ({"dtypes": ("float23",)}, "did you mean float32"),
         ({"batches": (0,)}, "--batch 0: a size is at least 1"),
+        ({"ops": ("sinkhorn",), "dims": (999,)}, "--dim: sinkhorn has no such size"),
+        ({"keys": (24,)}, "--keys: ntxent has no such size"),
+        ({"ops": ("knn_topk",), "keys": (8,)}, "--keys 8: knn_topk needs 20"),
     ],
 )
 def test_wrong_settings_are_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(BenchError, match=message):
         asked(**change)
+
+
+def test_what_is_asked_for_twice_is_measured_once() -> None:
+    once = losses_asked.asked(
+        ops=["dino", "dino"], batches=[8, 4, 8], dims=[], keys=[64, 64], dtypes=["float32"] * 2,
+        seconds=0.0, memory="1MiB", peers=False, fit=False, cuda=False,
+    )  # fmt: skip
+    assert (once.ops, once.batches, once.keys) == (("dino",), (4, 8), (64,))
+    assert once.dtypes == ("float32",)
 
 
 def test_the_command_prints_and_records(tmp_path: Path) -> None:
@@ -260,3 +340,22 @@ def test_torch_compile_is_a_provider(
         assert compiled_row.both and compiled_row.memory.peak
     else:
         assert "C++ compiler" in compiled_row.reason
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_on_a_gpu_what_does_not_fit_is_a_row_and_the_kernel_goes_on(
+    tmp_path: Path, dtype: str
+) -> None:
+    wanted = asked(batches=(256, 2**18), dtypes=(dtype,), peers=False)  # 2^38 logits: a TiB
+    *_, (profile, _) = losses.run(wanted, torch.device("cuda"), tmp_path, lambda text: None)
+    rows = rows_of(profile)
+    assert losses.broken(profile) == [] and profile.complete
+    for batch in (256, 2**18):
+        fused = rows["triton", batch]
+        assert fused.reason is None and fused.forward and fused.both and fused.memory.peak
+    over, small = rows["reference", 2**18], rows["reference", 256]
+    assert (over.reason or "").startswith("out of memory") and over.both is None
+    assert small.both and small.backward and small.memory.saved
+    assert rows["triton", 2**18].chosen
+    assert {row.both.clock for row in profile.rows if row.batch == 256 and row.both} == {"graph"}

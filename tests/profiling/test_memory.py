@@ -89,11 +89,24 @@ def test_the_process_is_as_large_as_the_pages_that_it_touches() -> None:
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
             "out of memory: could not allocate 2.00 GiB",
         ),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might"), "out of memory"),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), "out of memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "out of memory"),
+        (RuntimeError("std::bad_alloc"), "out of memory"),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
     ],
 )
 def test_errors_told_in_one_line(error: Exception, line: str | None) -> None:
     assert memory.out_of_memory(error) == line
+
+
+def test_what_a_gpu_reserved_is_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"memory_allocated": 3, "max_memory_allocated": 8, "max_memory_reserved": 10}
+    for name in ("synchronize", "empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    for name, value in (numbers | {"memory_reserved": 6}).items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    assert memory.peak(lambda: None, torch.device("cuda")) == memory.Peak(5, 10)
 
 
 @pytest.mark.gpu

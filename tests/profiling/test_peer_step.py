@@ -63,6 +63,12 @@ def test_what_there_is_not_is_one_line(peer: str, method: str, line: str) -> Non
         peer_step.check(peer, method)
 
 
+def test_notes_tell_of_half_precision() -> None:
+    full, half = (peer_step.notes("lightly", "simclr", of) for of in ("32", "bf16"))
+    assert half == (*full, peer_step.HALF)
+    assert peer_step.notes("bench", "simclr", "bf16") == ()
+
+
 def test_a_peer_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_step, "find_spec", lambda name: None)
     with pytest.raises(BenchError, match="lightly is not installed"):

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import cli
-from bench.errors import BenchError
-from bench.profiling import step_roof
+from bench.errors import BenchError, BusyError
+from bench.profiling import data_run, step_roof
 from bench.record.profile import RoofRecord
 
 QUICK = ["--data", "digits", "--limit", "96", "--batch-size", "16", "--device", "cpu"]
@@ -38,6 +38,22 @@ def test_views_are_a_table_and_a_record(results: Path) -> None:
     assert "Normalize" in text
     (record,) = (results / "profile" / "data").glob("*.json")
     assert record.name in text
+
+
+def test_the_same_command_twice_at_once_is_refused(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["data", "--op", "Normalize", "--results", str(results)]
+
+    def again(*args: object, **kwargs: object) -> None:
+        with pytest.raises(BusyError, match="another process"):
+            bench(*arguments)
+        raise KeyError("the other command goes on")
+
+    monkeypatch.setattr(data_run, "run", again)
+    for _ in range(2):  # and what has ended is in nobody's way
+        with pytest.raises(KeyError, match="goes on"):
+            bench(*arguments)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--all", "-m", "rotnet"]])

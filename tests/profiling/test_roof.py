@@ -30,6 +30,7 @@ def test_float32_may_be_three_tf32_products() -> None:
     )
     assert roof.flops_of(found, "float32") == 130.0
     assert roof.flops_of(found, "bfloat16") == 800.0
+    assert roof.flops_of(found, "float16") is None
     without = RoofRecord(flops={"float32": 60.0}, bytes_per_second=1)
     assert roof.flops_of(without, "float32") == 60.0
 

@@ -68,6 +68,18 @@ def test_a_part_that_is_called_by_itself_counts() -> None:
     assert got == {net.inner}
 
 
+def test_what_is_compiled_and_called_within_another_is_told() -> None:
+    inner, told = Two(), list[str]()
+    inner.compile(backend="eager")
+    outer = nn.Sequential(inner)
+    with networks(
+        outer.modules(), lambda: told.append("enter"), lambda: told.append("leave")
+    ) as got:
+        outer(torch.ones(1, 2))
+    assert told == ["enter", "leave"]
+    assert got == {outer, inner}
+
+
 def test_a_call_that_fails_is_left() -> None:
     net, told = Two(), list[str]()
     with (

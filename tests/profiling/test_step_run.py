@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
 
 from bench import pretraining
 from bench.errors import BenchError
-from bench.profiling import step, step_roof, step_run, step_table
+from bench.profiling import memory, step, step_roof, step_run, step_table
 from bench.profiling.step import Asked
 from bench.profiling.stepper import STAGES, Stepper
 from bench.record import profiles
@@ -123,6 +124,34 @@ def test_out_of_memory_is_a_row(results: Path, monkeypatch: pytest.MonkeyPatch) 
     profile = run(results, "simclr")
     assert profile.rows[0].reason == "out of memory: could not allocate 2.00 GiB"
     assert "not measured" in printed(profile)
+
+
+def test_what_memory_runs_out_for_is_told(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Stepper) -> int:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(Stepper, "flops", fails)
+    monkeypatch.setattr(Stepper, "saved", fails)
+    monkeypatch.setattr(Stepper, "peak", lambda self: memory.Peak(None, failed="out of memory"))
+    (row,) = run(results, "simclr").rows
+    assert row.step is not None
+    assert (row.flops, row.memory.peak, row.memory.saved) == (None, None, None)
+    assert row.reason is not None
+    for what in ("FLOPs", "bytes saved", "peak"):
+        assert f"{what} not measured: out of memory" in row.reason
+    assert "FLOPs not measured" in printed(profiles.load(results)[0][0][1])
+
+
+def test_a_method_that_calls_parts_of_the_backbone_is_not_compiled(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: method(self, backend="eager"))
+    monkeypatch.setattr("bench.engine.shutil.which", lambda name: name if "++" in name else None)
+    (row,) = run(results, "mae", compile=True).rows
+    assert not row.compiled
+    assert row.notes == (step.PARTS,)
+    assert row.stages["forward"].median > row.stages["loss"].median
 
 
 def test_a_killed_profile_goes_on(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from bench.progress import Reporter
 
 CPU = EngineConfig(device="cpu", precision="32")
 BATCH, WIDTH, OUT = 16, 3 * 32 * 32, 5
+SHAPE = (3, 32, 32)
 
 
 class Known(Method):
@@ -138,6 +140,96 @@ def test_a_batch_that_cannot_fit_is_refused_before_it_is_made(
     assert small.too_large() is None
     monkeypatch.setattr(memory, "available", lambda: kept - 1)
     assert "out of memory: needs more than" in str(small.too_large())
+
+
+class Whole(Known):
+    """Calls the backbone."""
+
+    def build(self) -> None:
+        self.head = nn.Linear(self.backbone.dim, OUT)
+
+    def embed(self, x: Tensor) -> Tensor:
+        out: Tensor = self.backbone(x)
+        return out
+
+    def loss(self, batch: Batch, step: Step) -> Tensor:
+        out: Tensor = self.head(self.embed(batch.view("plain")))
+        return out.exp().mean()
+
+    def after_step(self, step: Step) -> None:
+        """Nothing follows."""
+
+
+class Parts(Whole):
+    """Calls what is in the backbone, and never itself."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        out: Tensor = self.backbone.forward(x)
+        return out
+
+
+@pytest.fixture
+def shapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
+    """What is compiled takes no time; of which batches."""
+    found: list[torch.Size] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        found.extend(x.shape for x in inputs if isinstance(x, Tensor) and x.shape[1:] == SHAPE)
+        return graph.forward
+
+    method = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: method(self, backend=backend))
+    yield found
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("kind", [Whole, Parts])
+def test_what_is_not_called_is_not_compiled(kind: type[Known], shapes: list[torch.Size]) -> None:
+    cfg = EngineConfig(device="cpu", precision="32", compile=True)
+    made = Stepper(conformance.build(kind, "known"), conformance.toy_split(), cfg, seed=0)
+    made.advance(2)
+    assert made.compiled == (kind is Whole)
+    assert bool(shapes) == (kind is Whole)
+    assert (made.method.backbone in made._networks) == (kind is Whole)
+    if kind is Parts:  # its time is that of networks all the same
+        assert len(made._networks) > 1
+
+
+def test_a_small_batch_does_not_decide_what_is_compiled(
+    shapes: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stepper, "FEW", 4)
+    cfg = EngineConfig(device="cpu", precision="32", compile=True)
+    made = Stepper(conformance.build(Whole, "known"), conformance.toy_split(), cfg, seed=0)
+    made.too_large()
+    made.advance()
+    assert {shape[0] for shape in shapes} == {BATCH}
+
+
+@pytest.mark.parametrize("measure", ["flops", "saved"])
+def test_what_fails_leaves_nothing_behind(
+    measure: str, known: Stepper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(batch: Batch, step: Step) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(known.method, "loss", fails)
+        with pytest.raises(torch.OutOfMemoryError):
+            getattr(known, measure)()
+    assert (known._counted, known._kept) == (None, None)
+
+
+def test_zeroing_is_the_optimisers(known: Stepper, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages, zero = list[str](), known.method.zero_grad
+
+    def zeroed(set_to_none: bool = True) -> None:
+        stages.append(known._timeline.current)
+        zero(set_to_none)
+
+    monkeypatch.setattr(known.method, "zero_grad", zeroed)
+    known.advance()
+    assert stages == ["optimiser"]
 
 
 @pytest.mark.gpu

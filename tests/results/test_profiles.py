@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -161,6 +162,27 @@ def test_an_unfinished_profile_goes_on_and_a_finished_one_is_measured_again(resu
     assert profiles.begin(results, LossProfile, settings, HERE).rows == ()
 
 
+@pytest.mark.parametrize("dirty", [False, True])
+def test_only_committed_code_goes_on_with_a_profile(results: Path, dirty: bool) -> None:
+    here = HERE.model_copy(update={"commit": "0" * 40, "dirty": dirty})
+    half = profiles.begin(results, LossProfile, {}, here).model_copy(update={"rows": (loss(),)})
+    profiles.write(results, half)
+    assert bool(profiles.begin(results, LossProfile, {}, here).rows) == (not dirty)
+
+
+def test_other_versions_of_peers_are_another_profile(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roof = RoofRecord(flops={"float32": 1e12}, bytes_per_second=1e11)
+    begun = profiles.begin(results, LossProfile, {}, HERE)
+    half = begun.model_copy(update={"rows": (loss(),), "roof": roof})
+    profiles.write(results, half)
+    assert half.packages["numpy"] and f"numpy {half.packages['numpy']}" in page(results)
+    monkeypatch.setattr(profiles, "version", lambda name: "0.0.1")
+    other = profiles.begin(results, LossProfile, {}, HERE)
+    assert other.rows == () and other.packages["triton"] == "0.0.1"
+
+
 def test_neither_profiles_nor_their_page_import_torch() -> None:
     code = "import bench.record.profiles, bench.leaderboard, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=DATA.parents[2])
@@ -175,7 +197,8 @@ def test_a_gpu_that_was_not_measured_is_said_to_be_so(results: Path) -> None:
     put(results, LossProfile, loss())
     put(results, StepProfile, step())
     put(results, DataProfile, DataRow(op="flip", size=32, batch_size=64, views_per_second=9876.0))
-    found = tables(page(results))
+    # Of each kind of profile; the folded ones of one device have the same heading.
+    found = tables(re.sub(r"(?s)<details>.*?</details>", "", page(results)))
     here = "Two-core CPU, 2 threads"
     kernels, steps, views = (
         found[title].iloc[0] for title in ("Loss kernels", "Training-step speed", "Views")
@@ -194,6 +217,69 @@ def test_a_gpu_that_was_measured_has_its_own_column(results: Path) -> None:
     assert found["NVIDIA H200"].str.startswith("N=65,536 D=128").all()
     cells = found.set_index("by")["Two-core CPU, 2 threads"]
     assert cells["triton"] == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("change", "asked"),
+    [
+        ({"backbone": "resnet50"}, {}),
+        ({"data": "digits"}, {}),
+        ({"size": 224}, {}),
+        ({"batch_size": 512}, {}),
+        ({"precision": "bf16"}, {}),
+        ({"compiled": True}, {}),
+        ({}, {"limit": 64}),
+        ({}, {"kernels": "triton", "recipe": "auto"}),
+        ({}, {"set": ["method.lr=0.1"]}),
+    ],
+)
+@pytest.mark.parametrize("environment", [HERE, GPU])
+def test_steps_that_were_set_otherwise_are_lines_of_their_own(
+    results: Path, change: dict[str, Any], asked: dict[str, Any], environment: EnvironmentRecord
+) -> None:
+    put(results, StepProfile, step())
+    later = {"created": "2026-02-01T00:00:00Z", "settings": asked, "environment": environment}
+    put(results, StepProfile, step(images_per_second=99.0, **change), **later)
+    found = tables(page(results))["Training-step speed"]
+    here = "Two-core CPU, 2 threads"
+    assert len(found) == 2 and "4,321 images/s" in set(found[here])
+    last = found[here if environment is HERE else "NVIDIA H200"]
+    assert sorted(last) == sorted(
+        ["99 images/s", "4,321 images/s" if environment is HERE else "not measured"]
+    )
+
+
+def test_the_same_step_measured_again_replaces_the_older(results: Path) -> None:
+    put(results, StepProfile, step())
+    put(results, StepProfile, step(images_per_second=99.0), created="2026-02-01T00:00:00Z")
+    found = tables(page(results))["Training-step speed"]
+    assert list(found["Two-core CPU, 2 threads"]) == ["99 images/s"]
+
+
+def test_what_was_cut_off_stands_behind_what_is_complete(results: Path) -> None:
+    put(results, StepProfile, step())
+    later = {"created": "2026-02-01T00:00:00Z", "complete": False}
+    cut = (step(images_per_second=99.0), step(method="byol", images_per_second=77.0))
+    put(results, StepProfile, *cut, **later)
+    found = tables(page(results))["Training-step speed"]
+    assert sorted(found["Two-core CPU, 2 threads"]) == ["4,321 images/s", "77 images/s"]
+
+
+def test_a_small_size_does_not_replace_the_others_of_its_op(results: Path) -> None:
+    put(results, LossProfile, loss(), loss(batch=256))
+    put(results, LossProfile, loss(batch=4), created="2026-02-01T00:00:00Z")
+    every = tables(page(results))["Two-core CPU, 2 threads"]
+    assert list(every["size"]) == [f"N={n} D=128 float32" for n in ("4", "256", "1,024")]
+
+
+def test_the_newest_search_for_a_largest_batch_is_shown(results: Path) -> None:
+    fit = FitRow(
+        op="ntxent", provider="reference", dim=128, dtype="float32", memory=2**30, ended="time"
+    )
+    put(results, LossProfile, loss(), fits=(fit.model_copy(update={"batch": 111}),))
+    later = {"created": "2026-02-01T00:00:00Z", "fits": (fit.model_copy(update={"batch": 222}),)}
+    put(results, LossProfile, loss(batch=4), **later)
+    assert "111" not in page(results) and "222" in page(results)
 
 
 def test_the_newest_profile_of_each_op_is_shown(results: Path) -> None:

@@ -15,6 +15,7 @@ from bench.kernels import (
     siglip,
 )
 from bench.profiling.case import Case, Draw, Grid, Inputs, Size, Work
+from bench.profiling.cases import eager
 from bench.profiling.peers import contrastive as peers
 from bench.profiling.peers.contrastive import BIAS, SCALE, TEMPERATURE
 
@@ -78,6 +79,7 @@ CASES = (
         op="ntxent",
         inputs=_pair,
         call=lambda x: ntxent(x["one"], x["two"], TEMPERATURE),
+        eager=eager.ntxent,
         # M = 2N rows: logits forward and again backward, and the gradient: 6 M^2 D.
         work=lambda size: _two_sides(size, 12),
         floor="24 N^2 D FLOP (2N rows: logits, logits again, gradient); 4 N D e bytes",
@@ -90,6 +92,7 @@ CASES = (
         op="infonce",
         inputs=_pair,
         call=lambda x: infonce(x["one"], x["two"], SCALE),
+        eager=eager.infonce,
         work=lambda size: _two_sides(size, 4),
         floor="8 N^2 D FLOP (logits, logits again, two gradients); 4 N D e bytes",
         cpu=SMALL,
@@ -101,6 +104,7 @@ CASES = (
         op="siglip",
         inputs=_pair,
         call=lambda x: siglip(x["one"], x["two"], SCALE, BIAS),
+        eager=eager.siglip,
         work=lambda size: _two_sides(size, 3),
         floor="6 N^2 D FLOP (logits, two gradients made in the forward); 4 N D e bytes",
         cpu=SMALL,
@@ -112,6 +116,7 @@ CASES = (
         op="queue_infonce",
         inputs=_queue,
         call=lambda x: queue_infonce(x["query"], x["key"], x["queue"], TEMPERATURE),
+        eager=eager.queue_infonce,
         work=_over_keys,
         floor="4 N K D FLOP (logits, gradient of the query in the same pass); (K + 3 N) D e bytes",
         cpu=SMALL_KEYS,

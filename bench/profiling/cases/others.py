@@ -96,6 +96,7 @@ CASES = (
         cpu=Grid((256, 512, 1024), (128,), (16384,)),
         cuda=Grid((1024, 4096, 16384), (128, 256), (65536, 1_281_167)),
         peers=peers.NEIGHBORS,
+        least_keys=NEAREST,
         products=True,
         backward=False,
         notes=(f"the {NEAREST} nearest, of equals the first",),
