@@ -41,7 +41,7 @@ def usage(
         module: where it is defined.
         kernel: its name.
         types: of its arguments at run time, such as `{"x": "*bf16", "n": "i32"}`; all pointers are
-            taken to be aligned to 16 bytes, as those of torch are.
+            taken to be aligned to 16 bytes, as those of torch are, and "i32:16" is divisible by 16.
         constants: its constexpr arguments; a type of Triton is named as "tl.float32".
         warps: of a program.
         stages: of its loops' pipelines.
@@ -82,13 +82,13 @@ def _compile(
         for key, value in constants.items()
     }
     signature = {
-        name: types.get(name, "constexpr") if name not in named else "constexpr"
+        name: types[name].split(":")[0] if name in types and name not in named else "constexpr"
         for name in fn.arg_names
     }
     aligned = {
         (place,): [["tt.divisibility", 16]]
         for place, name in enumerate(fn.arg_names)
-        if signature[name].startswith("*")
+        if types.get(name, "").startswith("*") or types.get(name, "").endswith(":16")
     }
     source = ASTSource(fn, signature, constexprs=named, attrs=aligned)
     options = {"num_warps": warps, "num_stages": stages}

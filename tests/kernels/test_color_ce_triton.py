@@ -8,6 +8,7 @@ import pytest
 import torch
 from choices import DEVICE, by, error, window
 from compiled import usage
+from sizes import compiles_for_any
 from torch import Tensor
 
 from bench import rng
@@ -160,12 +161,14 @@ def test_custom_ops_are_told_rightly_to_the_compiler(order: torch.memory_format)
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch's own, while it traces
-def test_torch_compile_takes_it_whole() -> None:
-    logits, ab = drawn(2, 3, 4)
-    loss = loss_of(ab, weights())
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    expected = by("triton", loss, [logits.float()])
-    torch.testing.assert_close(by("triton", compiled, [logits.float()]), expected)
+def test_torch_compile_takes_it_whole_and_at_any_size() -> None:
+    own = weights()
+
+    def loss(logits: Tensor) -> Tensor:
+        return color_ce(logits, 20 * logits[:, :2].sin().detach(), BINS[torch.float32], own)
+
+    sizes = ((2, 3, 4), (3, 5, 6), (4, 7, 8))
+    compiles_for_any(loss, [[drawn(*size)[0].float()] for size in sizes])
 
 
 def test_what_is_kept_is_five_numbers_a_pixel() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from choices import DEVICE, by, error, poisoned, window
 from compiled import usage
+from sizes import compiles_for_any
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,7 +18,7 @@ from bench.kernels import barlow_twins, covariance_penalty, dispatch
 pytest.importorskip("triton", reason="Triton is not installed here")
 from bench.kernels.cross_correlation import triton as kernels
 
-TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 5e-2}
 LOSSES: dict[str, tuple[int, Callable[..., Tensor]]] = {
     "barlow_twins": (2, lambda a, b: barlow_twins(a, b, 0.05)),
     "covariance_penalty": (1, covariance_penalty),
@@ -49,6 +50,30 @@ def test_values_and_gradients_at_any_size(
     assert got[0].dtype == torch.promote_types(dtype, torch.float32)
     assert all(g.dtype == dtype for g in got[1:])
     assert error(LOSSES[name][1], inputs) < TOLERANCE[dtype]
+
+
+@every_loss
+@either_side
+def test_halves_are_multiplied_as_such(
+    name: str, rows: int, dims: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As bfloat16 is: float16 in its stead, which the interpreter has too."""
+    monkeypatch.setattr("bench.kernels.cross_correlation._factors", lambda x: torch.float16)
+    inputs = [x.half() for x in drawn(name, rows, dims)]
+    assert error(LOSSES[name][1], inputs) < 1e-2
+
+
+@every_loss
+@pytest.mark.parametrize(("rows", "dims"), [(128, 64), (64, 128)])
+def test_large_float16_embeddings(name: str, rows: int, dims: int) -> None:
+    """Correlated and of deviation 16: sums of their products are beyond float16."""
+    draw = rng.generator("large", rows, dims)
+    shape = (LOSSES[name][0], rows, 1)
+    shared = torch.randn(shape, generator=draw, dtype=torch.float64)
+    noise = torch.randn(*shape[:2], dims, generator=draw, dtype=torch.float64)
+    inputs = [(16 * each).half() for each in (shared + 0.1 * noise).to(DEVICE)]
+    assert all(x.isfinite().all() for x in by("triton", LOSSES[name][1], inputs))
+    assert error(LOSSES[name][1], inputs) < TOLERANCE[torch.float16]
 
 
 def test_one_dimension_has_no_other() -> None:
@@ -126,17 +151,16 @@ def test_the_same_bits_every_time(name: str, rows: int, dims: int, dtype: torch.
 @every_loss
 @either_side
 @pytest.mark.filterwarnings("ignore")  # of torch's own, while it traces
-def test_torch_compile_takes_it_whole(name: str, rows: int, dims: int) -> None:
-    inputs = [x.float() for x in drawn(name, rows, dims)]
-    loss = LOSSES[name][1]
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    expected = by("triton", loss, inputs)
-    torch.testing.assert_close(by("triton", compiled, inputs), expected)
+def test_torch_compile_takes_it_whole_and_at_any_size(name: str, rows: int, dims: int) -> None:
+    sizes = [(rows + more, dims + more) for more in (0, 1, 3)]
+    cases = [[x.float() for x in drawn(name, *size)] for size in sizes]
+    compiles_for_any(LOSSES[name][1], cases)
 
 
 @every_loss
-def test_what_is_kept_is_the_smaller_matrix(name: str) -> None:
-    """In the embeddings' own type from the dimensions' side; Gram matrices in float32."""
+def test_what_is_kept_is_the_smaller_matrix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the factors' type from the dimensions' side; Gram matrices in float32."""
+    monkeypatch.setattr("bench.kernels.cross_correlation._factors", lambda x: torch.float16)
 
     def kept(rows: int, dims: int) -> set[tuple[torch.dtype, int]]:
         matrices = set[tuple[torch.dtype, int]]()
@@ -164,26 +188,33 @@ def test_their_operations_are_counted() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["across", "covariances", "grams", "gram"])
+@every_use
 @pytest.mark.parametrize(
-    ("dtype", "dot"), [("bf16", "tf32x3"), ("fp32", "tf32x3"), ("fp32", "ieee")]
+    ("dtype", "dot"),
+    [("bf16", "tf32x3"), ("fp32", "tf32x3"), ("fp32", "ieee"), ("fp64", "ieee")],
 )
-def test_they_compile_for_gpus_without_spilling(case: str, dtype: str, dot: str) -> None:
-    """Within the 99 KiB of shared memory of an RTX 30, too."""
+@pytest.mark.parametrize(("capability", "size"), [(90, "i32"), (86, "i32:16")])
+def test_they_compile_for_gpus_without_spilling(
+    case: str, dtype: str, dot: str, capability: int, size: str
+) -> None:
+    """At any size, and at multiples of 16 in the 99 KiB of shared memory of an RTX 30."""
     rows_side = case in ("grams", "gram")
-    kind = torch.bfloat16 if dtype == "bf16" else torch.float32
-    tiles = kernels._tiles(kind, rows_side)
-    types = dict.fromkeys("xyu", f"*{dtype}") | {"count": "i32"}
-    stored = "*fp32" if rows_side else f"*{dtype}"
-    types |= {"first": stored, "second": stored, "totals": "*fp32"}
+    kind = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}[dtype]
+    sums = "fp64" if dtype == "fp64" else "fp32"
+    tiles = kernels._tiles(kind, rows_side, case == "grams")
     near, far = ("l", "r") if rows_side else ("r", "l")
-    constants: dict[str, object] = dict.fromkeys(("rows", "cols", "depth"), 8192)
-    constants |= {f"{x}_{near}": 1 for x in "xyu"}
-    constants |= {f"{x}_{far}": 8192 for x in "xyu"}
+    stored = f"*{sums}" if rows_side else f"*{dtype}"
+    types = dict.fromkeys("xyu", f"*{dtype}") | {"totals": f"*{sums}", "count": size}
+    types |= {"first": stored, "second": stored}
+    types |= dict.fromkeys(("rows", "cols", "depth", *(f"{x}_{far}" for x in "xyu")), size)
+    constants: dict[str, object] = {f"{x}_{near}": 1 for x in "xyu"}
     constants |= {"SYMMETRIC": case != "across", "PAIR": case == "grams", "DIAGONAL": rows_side}
     constants |= {"BR": tiles.side, "BC": tiles.side, "BL": tiles.depth, "GROUP": 8}
-    constants |= {"DOT": dot, "ACC": "tl.float32"}
-    took = usage(kernels.__name__, "_squared_product", types, constants, tiles.warps, tiles.stages)
+    constants |= {"DOT": dot, "ACC": f"tl.float{sums[2:]}"}
+    took = usage(
+        kernels.__name__, "_squared_product", types, constants,
+        tiles.warps, tiles.stages, capability,
+    )  # fmt: skip
     assert took.stack == 0
     assert took.shared <= 99 * 1024
 

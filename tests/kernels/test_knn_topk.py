@@ -6,11 +6,13 @@ import pytest
 import torch
 from choices import DEVICE, poisoned, window
 from compiled import usage
+from sizes import compiles_for_any
 from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import rng
+from bench.errors import BenchError
 from bench.kernels import dispatch, knn_topk
 from bench.kernels.knn_topk import MOST, reference
 from bench.kernels.knn_topk.keys import from_sort_keys, sort_keys
@@ -167,6 +169,27 @@ def test_beyond_what_the_kernel_keeps_the_reference_runs_and_says_so() -> None:
         _, index = knn_topk(queries, bank, MOST + 1)
     assert ran == {"knn_topk": "reference"}
     assert torch.equal(index, exact(queries, bank, MOST + 1)[1])
+    pytest.importorskip("triton", reason="Triton is not installed here")
+    with dispatch.using("triton"), pytest.raises(BenchError, match=r"k=257, above 256; use auto"):
+        knn_topk(queries, bank, MOST + 1)
+
+
+@pytest.mark.parametrize("choice", ["reference", "triton"])
+def test_more_than_the_bank_has_cannot_be_found(choice: dispatch.Choice) -> None:
+    with dispatch.using(choice), pytest.raises(BenchError, match=r"k=6, but the bank has 5 rows"):
+        knn_topk(*drawn(2, 5, 4), 6)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's own, while it traces
+def test_torch_compile_takes_it_whole_and_at_any_size() -> None:
+    pytest.importorskip("triton", reason="Triton is not installed here")
+    cases = [drawn(count, 20 * count, 4) for count in (3, 4, 6)]
+
+    def loss(queries: Tensor, bank: Tensor) -> Tensor:
+        near, index = knn_topk(queries, bank, 5)
+        return (near * index).sum() + queries.sum() + bank.sum()  # neighbours have no gradient
+
+    compiles_for_any(loss, cases)
 
 
 def test_the_custom_op_is_told_rightly_to_the_compiler() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import rng
-from bench.kernels import bank_logits, log_partition, nce_bank
+from bench.kernels import bank_logits, dispatch, log_partition, nce_bank
 
 TEMPERATURE = 0.07
 DRAW = rng.generator("nce")
@@ -78,6 +78,13 @@ def test_logits_are_cosines_over_the_temperature_both_ways(
     every = F.cosine_similarity(query[:, None], bank[None], dim=2) / TEMPERATURE
     torch.testing.assert_close(bank_logits(query, bank, TEMPERATURE), every)
     torch.testing.assert_close(bank_logits(query, bank, TEMPERATURE, at), every.gather(1, at))
+
+
+def test_all_rows_are_compared_by_the_reference_and_it_says_so() -> None:
+    query, bank, _ = inputs(3, 100, 4, 6)
+    with dispatch.using("triton") as ran:
+        bank_logits(query, bank, TEMPERATURE)
+    assert ran == {"nce_bank": "reference"}
 
 
 def test_the_bank_gets_no_gradient() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from choices import DEVICE, by, error, window
 from compiled import usage
+from sizes import compiles_for_any
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -82,6 +83,20 @@ def test_rows_that_are_not_asked_for_do_not_matter() -> None:
     torch.testing.assert_close(by("triton", squares(bank, at), [query]), expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("outside", [-1, 30, 2**40, -(2**40)])
+def test_rows_that_are_not_in_the_bank_are_not_read_but_told(outside: int) -> None:
+    query, bank, at = drawn(3, 30, 20, 9)
+    expected = by("triton", squares(bank, at), [query])[1]
+    at[1, 4] = outside
+    with dispatch.using("triton"):
+        assert bank_logits(query, bank, 0.07, at).isnan().nonzero().tolist() == [[1, 4]]
+    gradient = by("triton", squares(bank, at), [query])[1]
+    assert gradient[1].isnan().all()
+    assert torch.equal(gradient[::2], expected[::2])
+    grad = torch.ones(at.shape, device=DEVICE)
+    assert kernels.gathered_sum(grad, bank, at).isnan().all(1).tolist() == [False, True, False]
+
+
 def test_the_same_bits_every_time_though_rows_repeat() -> None:
     query, bank, at = drawn(2, 3, 17, 1200)
     first = by("triton", squares(bank.float(), at), [query.float()])
@@ -99,12 +114,17 @@ def test_custom_ops_are_told_rightly_to_the_compiler() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch's own, while it traces
-def test_torch_compile_takes_it_whole() -> None:
-    query, bank, at = drawn(3, 9, 5, 4)
-    loss = squares(bank.float(), at)
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    expected = by("triton", loss, [query.float()])
-    torch.testing.assert_close(by("triton", compiled, [query.float()]), expected)
+def test_torch_compile_takes_it_whole_and_at_any_size() -> None:
+    bank = drawn(1, 9, 5, 1)[1].float()
+
+    def loss(query: Tensor, share: Tensor) -> Tensor:
+        at = (share.detach() * len(bank)).long()
+        return (share * bank_logits(query, bank, 0.07, at) ** 2).sum()
+
+    draw = rng.generator("sizes")
+    shares = [torch.rand(n, n + 2, generator=draw).to(DEVICE) for n in (3, 4, 6)]
+    compiles_for_any(loss, [(drawn(len(x), 9, 5, 1)[0].float(), x) for x in shares])
+    torch.compile(lambda x: bank_logits(x, bank, 0.07), fullgraph=True, backend="eager")(bank)
 
 
 def test_their_operations_are_counted() -> None:
@@ -121,7 +141,7 @@ def test_their_operations_are_counted() -> None:
 def test_they_compile_for_gpus_without_spilling(kernel: str, dtype: str, dim: int) -> None:
     rows, depth = kernels._tile(dim)
     of = "query" if kernel == "_gathered_dots" else "grad"
-    strides = dict.fromkeys((f"{of}_n", "bank_k", "at_n", "m"), "i32")
+    strides = dict.fromkeys((f"{of}_n", "bank_k", "at_n", "m", "size"), "i32")
     pointers = {of: "*fp32", "bank": f"*{dtype}", "at": "*i64", "out": "*fp32"}
     ones = {"bank_d": 1, "at_m": 1, "query_d" if of == "query" else "grad_m": 1}
     constants = {"D": dim, "ACC": "tl.float32", "BM": rows, "BD": depth, "PART": kernels.PART}

@@ -189,14 +189,15 @@ def color_entropy(
     stats = ab.new_empty((STATS, batch, pixels))
     tile = _tile(logits)
     if entropy.numel():
-        _entropy[triton.cdiv(pixels, tile), batch](
-            flat, ab.contiguous(), cell.contiguous(), centers.contiguous(), around.contiguous(),
-            centers[around], weights.contiguous(), colored, entropy, stats,
-            pixels, *flat.stride(), Q=count, AROUND=around.shape[1],
-            COUNT=min(NEAREST, around.shape[1]), WIDTH=2 * SIGMA**2, ACC=tl_type(ab.dtype),
-            BP=tile, BQ=BINS, BA=triton.next_power_of_2(around.shape[1]),
-            enable_fp_fusion=False,
-        )  # fmt: skip
+        with torch.cuda.device_of(logits):
+            _entropy[triton.cdiv(pixels, tile), batch](
+                flat, ab.contiguous(), cell.contiguous(), centers.contiguous(), around.contiguous(),
+                centers[around], weights.contiguous(), colored, entropy, stats,
+                pixels, *flat.stride(), Q=count, AROUND=around.shape[1],
+                COUNT=min(NEAREST, around.shape[1]), WIDTH=2 * SIGMA**2, ACC=tl_type(ab.dtype),
+                BP=tile, BQ=BINS, BA=triton.next_power_of_2(around.shape[1]),
+                enable_fp_fusion=False,
+            )  # fmt: skip
     return entropy, stats
 
 
@@ -205,7 +206,7 @@ def _(
     logits: Tensor, ab: Tensor, cell: Tensor, centers: Tensor, around: Tensor, weights: Tensor,
     colored: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    shape = len(ab), ab.shape[2] * ab.shape[3]
+    shape = ab.shape[0], ab.shape[2] * ab.shape[3]
     return ab.new_empty(shape), ab.new_empty((STATS, *shape))
 
 
@@ -217,11 +218,12 @@ def color_grad(grad: Tensor, logits: Tensor, ab: Tensor, centers: Tensor, stats:
     flat, flat_out, pixels = logits.flatten(2), out.flatten(2), ab.shape[2] * ab.shape[3]
     tile = _tile(logits)
     if out.numel():
-        _grad[triton.cdiv(pixels, tile), batch, triton.cdiv(count, BINS)](
-            grad, flat, ab.contiguous(), centers.contiguous(), stats, flat_out,
-            pixels, *flat.stride(), *flat_out.stride(), Q=count, WIDTH=2 * SIGMA**2,
-            ACC=tl_type(ab.dtype), BP=tile, BQ=BINS, enable_fp_fusion=False,
-        )  # fmt: skip
+        with torch.cuda.device_of(logits):
+            _grad[triton.cdiv(pixels, tile), batch, triton.cdiv(count, BINS)](
+                grad, flat, ab.contiguous(), centers.contiguous(), stats, flat_out,
+                pixels, *flat.stride(), *flat_out.stride(), Q=count, WIDTH=2 * SIGMA**2,
+                ACC=tl_type(ab.dtype), BP=tile, BQ=BINS, enable_fp_fusion=False,
+            )  # fmt: skip
     return out
 
 

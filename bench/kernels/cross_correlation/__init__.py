@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from bench.kernels import dispatch
 from bench.kernels.cross_correlation import reference
+from bench.kernels.precision import accumulator
 
 __all__ = ["barlow_twins", "covariance_penalty"]
 
@@ -23,7 +25,7 @@ def barlow_twins(one: Tensor, two: Tensor, off_diagonal: float) -> Tensor:
     batch norm without affine does it (biased variance, epsilon 1e-5).
 
     Args:
-        one: `[N, D]` embeddings, N at least 2. The kernel multiplies halves as halves.
+        one: `[N, D]` embeddings, N at least 2. The kernel multiplies bfloat16 as such.
         two: `[N, D]` of the same pictures' other views.
         off_diagonal: lambda, the weight of redundancy.
 
@@ -33,7 +35,9 @@ def barlow_twins(one: Tensor, two: Tensor, off_diagonal: float) -> Tensor:
     if _fused("barlow_twins", one):
         from bench.kernels.cross_correlation.triton import redundancy
 
-        return reference.barlow_twins(one, two, off_diagonal, partial(redundancy, dtype=one.dtype))
+        return reference.barlow_twins(
+            one, two, off_diagonal, partial(redundancy, dtype=_factors(one))
+        )
     return reference.barlow_twins(one, two, off_diagonal)
 
 
@@ -42,14 +46,19 @@ def covariance_penalty(x: Tensor) -> Tensor:
 
     Args:
         x: `[N, D]` embeddings, N at least 2: covariances are over N - 1. The kernel multiplies
-            halves as halves.
+            bfloat16 as such.
     """
     if _fused("covariance_penalty", x):
         from bench.kernels.cross_correlation.triton import covariances
 
-        return reference.covariance_penalty(x, partial(covariances, dtype=x.dtype))
+        return reference.covariance_penalty(x, partial(covariances, dtype=_factors(x)))
     return reference.covariance_penalty(x)
 
 
 def _fused(op: str, x: Tensor) -> bool:
     return dispatch.triton(op, x, worth=x.numel() * min(x.shape) >= FROM_PRODUCTS)
+
+
+def _factors(x: Tensor) -> torch.dtype:
+    """The type that the kernel multiplies in; squares of float16 soon are beyond its range."""
+    return x.dtype if x.dtype == torch.bfloat16 else accumulator(x.dtype)

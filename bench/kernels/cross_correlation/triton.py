@@ -1,9 +1,10 @@
 """Sums of squared correlations in Triton: a matrix product that squares and sums as it ends.
 
 The product is written once, for the gradient, and not read again for the sum; of a symmetric one
-half the tiles are computed. Sums are of each tile's, in a fixed order. From the rows' side forward
-and backward take 6 N^2 D operations, from the dimensions' 6 N D^2; the gradient's products are the
-library's.
+half the tiles are computed. Sums are of each tile's, in a fixed order. The gradient's products are
+the library's. From the rows' side forward and backward take 6 N^2 D operations, from the
+dimensions' 6 N D^2, so that the smaller side is taken; with halves the rows' takes 10 N^2 D, since
+the gradient's Gram matrices are multiplied in two parts. Covariances take half of each.
 """
 
 from __future__ import annotations
@@ -18,14 +19,13 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from bench.kernels.contrast import tl_type
-from bench.kernels.cross_correlation.reference import ROWS_BELOW
 from bench.kernels.dispatch import products
 from bench.kernels.precision import accumulator
 
 
 def redundancy(a: Tensor, b: Tensor, diagonal: Tensor, *, dtype: torch.dtype) -> Tensor:
     """As the reference's; products of `dtype`, from the rows' side where they are few."""
-    if len(a) >= ROWS_BELOW * a.shape[1]:
+    if not _rows_side(a, dtype):
         across: Tensor = _Across.apply(a, b, dtype, products())
         return across
     if dtype != a.dtype:  # What is taken off again must be rounded as what it is part of.
@@ -38,12 +38,17 @@ def redundancy(a: Tensor, b: Tensor, diagonal: Tensor, *, dtype: torch.dtype) ->
 def covariances(x: Tensor, *, dtype: torch.dtype) -> Tensor:
     """As the reference's; products of `dtype`, from the rows' side where they are few."""
     rows = len(x)
-    if rows >= ROWS_BELOW * x.shape[1]:
+    if not _rows_side(x, dtype):
         across: Tensor = _Across.apply(x, None, dtype, products())
         return across * rows**2
     x = _rounded(x, dtype)
     every: Tensor = _Grams.apply(x, None, dtype, products())
     return every * rows**2 - x.square().sum(0).square().sum()
+
+
+def _rows_side(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether that takes fewer operations; the reference's are 8 N^2 D, of whole Gram matrices."""
+    return x.shape[0] < (1 if dtype == x.dtype else 0.6) * x.shape[1]
 
 
 def _rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -128,11 +133,11 @@ def _tile_product(
 
 
 @triton.jit
-def _store(out, value, row, col, rows, cols, MIRROR: tl.constexpr):
+def _store(out, value, row, col, rows, cols, mirror):
     """A tile of a matrix, and the one across the diagonal."""
     at = row.to(tl.int64)[:, None] * cols + col[None, :]
     tl.store(out + at, value, (row < rows)[:, None] & (col < cols)[None, :])
-    if MIRROR:
+    if mirror:
         at = col.to(tl.int64)[:, None] * cols + row[None, :]
         tl.store(out + at, tl.trans(value), (col < cols)[:, None] & (row < rows)[None, :])
 
@@ -146,7 +151,7 @@ def _squared_product(
     high = tl.cdiv(rows, BR)
     wide = tl.cdiv(cols, BC)
     i, j = tl.swizzle2d(tl.program_id(0) // wide, tl.program_id(0) % wide, high, wide, GROUP)
-    share = 0.0
+    share = tl.full([], 0.0, ACC)
     if not SYMMETRIC or i <= j:
         row = i * BR + tl.arange(0, BR)
         col = j * BC + tl.arange(0, BC)
@@ -156,14 +161,14 @@ def _squared_product(
         product /= count
         if not DIAGONAL:
             product = tl.where(row[:, None] == col[None, :], 0.0, product)
-        _store(first, product, row, col, rows, cols, SYMMETRIC)
+        _store(first, product, row, col, rows, cols, SYMMETRIC and i < j)
         other = product
         if PAIR:
             other = _tile_product(
                 u, u, row, col, rows, cols, depth, u_r, u_l, u_r, u_l, DOT, ACC, BR, BC, BL
             )
             other /= count
-            _store(second, other, row, col, rows, cols, SYMMETRIC)
+            _store(second, other, row, col, rows, cols, SYMMETRIC and i < j)
             # Read again rather than kept: two tiles of sums do not fit in registers.
             tl.debug_barrier()
             at = row.to(tl.int64)[:, None] * cols + col[None, :]
@@ -183,11 +188,11 @@ class _Tiles(NamedTuple):
     stages: int
 
 
-def _tiles(dtype: torch.dtype, rows_side: bool) -> _Tiles:
+def _tiles(dtype: torch.dtype, rows_side: bool, pair: bool) -> _Tiles:
     if dtype == torch.float64:
         return _Tiles(16, 16, 4, 1)
     if dtype == torch.float32:
-        return _Tiles(64, 32, 8, 3)
+        return _Tiles(64, 16 if pair else 32, 8, 3)  # of deeper ones two products spill
     # A Gram matrix of rows is small: of smaller tiles there are enough to occupy a GPU.
     return _Tiles(64, 64, 8, 3) if rows_side else _Tiles(128, 64, 8, 3)
 
@@ -211,17 +216,18 @@ def squared_product(
         sum's type, float32 at least, and else of that of x.
     """
     out = _outputs(x, y, u, diagonal)
-    tiles = _tiles(x.dtype, diagonal)
+    tiles = _tiles(x.dtype, diagonal, u is not None)
     (rows, depth), (cols, _) = x.shape, out[1].T.shape
     high, wide = triton.cdiv(rows, tiles.side), triton.cdiv(cols, tiles.side)
     totals = x.new_empty(high * wide, dtype=accumulator(x.dtype))
     right, third = x if y is None else y, x if u is None else u
-    _squared_product[(high * wide,)](
-        x, right, third, out[1], out[-1], totals, rows, cols, depth, count,
-        *x.stride(), *right.stride(), *third.stride(), SYMMETRIC=y is None, PAIR=u is not None,
-        DIAGONAL=diagonal, DOT=dot, ACC=tl_type(accumulator(x.dtype)), BR=tiles.side,
-        BC=tiles.side, BL=tiles.depth, GROUP=8, num_warps=tiles.warps, num_stages=tiles.stages,
-    )  # fmt: skip
+    with torch.cuda.device_of(x):
+        _squared_product[(high * wide,)](
+            x, right, third, out[1], out[-1], totals, rows, cols, depth, count,
+            *x.stride(), *right.stride(), *third.stride(), SYMMETRIC=y is None, PAIR=u is not None,
+            DIAGONAL=diagonal, DOT=dot, ACC=tl_type(accumulator(x.dtype)), BR=tiles.side,
+            BC=tiles.side, BL=tiles.depth, GROUP=8, num_warps=tiles.warps, num_stages=tiles.stages,
+        )  # fmt: skip
     return [totals.sum(), *out[1:]]
 
 
@@ -242,7 +248,7 @@ def _(x: Sequence[int], y: Sequence[int] | None, u: object, *_: Any, **__: Any) 
 def _outputs(x: Tensor, y: Tensor | None, u: Tensor | None, diagonal: bool) -> list[Tensor]:
     """Memory for what `squared_product` returns."""
     acc = accumulator(x.dtype)
-    shape = len(x), len(x if y is None else y)
+    shape = x.shape[0], (x if y is None else y).shape[0]
     matrices = 1 if u is None else 2
     # A Gram matrix's diagonal outweighs the rest: halves would lose that.
     kept = acc if diagonal else x.dtype

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bench.errors import BenchError
 from bench.kernels import dispatch
 from bench.kernels.knn_topk import reference
 from bench.kernels.knn_topk.keys import from_sort_keys
@@ -19,7 +20,8 @@ MOST = 256  # neighbours that the kernel finds: it has lists of twice as many in
 def knn_topk(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The `k` rows of `bank` most similar to each query; of equals, the earlier rows first.
 
-    Memory does not grow with the bank. Beyond `MOST` neighbours there is the reference alone.
+    Memory does not grow with the bank, unless the kernel has to copy it: as float32 where it is in
+    float64 or its type is not the queries'. Beyond `MOST` neighbours there is the reference alone.
 
     Args:
         queries: `[N, D]` rows of unit norm (or zero), finite, in float32 or half precision.
@@ -28,10 +30,18 @@ def knn_topk(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         Cosine similarities in float32, greatest first, and positions in the bank, `[N, k]` each.
+
+    Raises:
+        BenchError: the bank has fewer than `k` rows, or the kernel was asked for beyond `MOST`.
     """
-    if k > MOST:
-        dispatch.note("knn_topk", "reference")
-    elif dispatch.triton("knn_topk", bank, worth=len(queries) * len(bank) >= FROM_SIMILARITIES):
+    if k > len(bank):
+        raise BenchError(f"knn_topk: k={k}, but the bank has {len(bank)} rows; use a smaller k")
+    large = len(queries) * len(bank) >= FROM_SIMILARITIES
+    if dispatch.triton("knn_topk", bank, worth=large and k <= MOST):
+        if k > MOST:
+            raise BenchError(
+                f"kernels=triton, op knn_topk: k={k}, above {MOST}; use auto or reference"
+            )
         from bench.kernels.knn_topk.triton import nearest_keys
 
         return from_sort_keys(nearest_keys(queries, bank, k, dispatch.products()))

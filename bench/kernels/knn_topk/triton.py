@@ -154,19 +154,20 @@ def listed_keys(queries: Tensor, bank: Tensor, k: int, dot: str) -> Tensor:
     counts = queries.new_empty(programs, dtype=torch.int32)
     floors = queries.new_empty(programs, dtype=torch.float32)
     if n:
-        _nearest[blocks, parts](
-            queries, bank, lists, counts, floors, n, m, each, *queries.stride(), *bank.stride(),
-            K=k, D=dim, DOT=dot, BQ=tiles.queries, BM=tiles.bank, BD=tiles.depth,
-            LONG=long, GROUP=max(LISTED // long, 1),
-            num_warps=tiles.warps, num_stages=tiles.stages,
-        )  # fmt: skip
+        with torch.cuda.device_of(queries):
+            _nearest[blocks, parts](
+                queries, bank, lists, counts, floors, n, m, each, *queries.stride(), *bank.stride(),
+                K=k, D=dim, DOT=dot, BQ=tiles.queries, BM=tiles.bank, BD=tiles.depth,
+                LONG=long, GROUP=max(LISTED // long, 1),
+                num_warps=tiles.warps, num_stages=tiles.stages,
+            )  # fmt: skip
     found = lists.view(parts, -1, long)[:, :n, :k]
     return found.transpose(0, 1).reshape(n, parts * k).topk(k).values
 
 
 @listed_keys.register_fake
 def _(queries: Tensor, bank: Tensor, k: int, dot: str) -> Tensor:
-    return queries.new_empty((len(queries), k), dtype=torch.int64)
+    return queries.new_empty((queries.shape[0], k), dtype=torch.int64)
 
 
 @register_flop_formula(torch.ops.bench.listed_keys)

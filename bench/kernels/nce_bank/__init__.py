@@ -26,11 +26,12 @@ def bank_logits(
         bank: `[K, D]` unit vectors of any floating type, without gradient.
         temperature: above 0.
         at: `[N, M]` the rows that each query is compared with, in [0, K); by default all of them,
-            which is one matrix product.
+            which is one matrix product. Of others the kernel makes NaN, the reference an error.
     """
     with torch.autocast(query.device.type, enabled=False):
         unit, bank = reference.unit_rows(query), bank.detach()
         if at is None:
+            dispatch.note("nce_bank", "reference")
             return unit @ bank.to(unit.dtype).T / temperature
         if dispatch.triton("nce_bank", query, worth=at.numel() * bank.shape[1] >= FROM_NUMBERS):
             from bench.kernels.nce_bank.triton import dots_at

@@ -45,7 +45,7 @@ class _DotsAt(torch.autograd.Function):
 
 @triton.jit
 def _gathered_dots(
-    query, bank, at, out, m, query_n, query_d, bank_k, bank_d, at_n, at_m,
+    query, bank, at, out, m, size, query_n, query_d, bank_k, bank_d, at_n, at_m,
     D: tl.constexpr, ACC: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(0).to(tl.int64)
@@ -54,19 +54,20 @@ def _gathered_dots(
         col = first + tl.arange(0, BM)
         # What is beyond the end reads row 0 and is not stored.
         row = tl.load(at + n * at_n + col.to(tl.int64) * at_m, col < m, other=0).to(tl.int64)
+        known = (row >= 0) & (row < size)
         dots = tl.zeros([BM], ACC)
         for begin in range(0, D, BD):
             dim = begin + tl.arange(0, BD)
             mine = tl.load(query + n * query_n + dim * query_d, dim < D, other=0.0).to(ACC)
             rows = bank + row[:, None] * bank_k + dim[None, :] * bank_d
-            theirs = tl.load(rows, (dim < D)[None, :], other=0.0).to(ACC)
+            theirs = tl.load(rows, known[:, None] & (dim < D)[None, :], other=0.0).to(ACC)
             dots += tl.sum(theirs * mine[None, :], 1)
-        tl.store(out + n * m + col, dots, col < m)
+        tl.store(out + n * m + col, tl.where(known, dots, float("nan")), col < m)
 
 
 @triton.jit
 def _gathered_sum(
-    grad, bank, at, out, m, grad_n, grad_m, bank_k, bank_d, at_n, at_m,
+    grad, bank, at, out, m, size, grad_n, grad_m, bank_k, bank_d, at_n, at_m,
     D: tl.constexpr, ACC: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(0).to(tl.int64)
@@ -78,8 +79,10 @@ def _gathered_sum(
         col = first + tl.arange(0, BM)
         row = tl.load(at + n * at_n + col.to(tl.int64) * at_m, col < m, other=0).to(tl.int64)
         weight = tl.load(grad + n * grad_n + col.to(tl.int64) * grad_m, col < m, other=0.0).to(ACC)
+        known = (row >= 0) & (row < size)
+        weight = tl.where(known | (col >= m), weight, float("nan"))
         rows = bank + row[:, None] * bank_k + dim[None, :] * bank_d
-        valid = (col < m)[:, None] & (dim < D)[None, :]
+        valid = ((col < m) & known)[:, None] & (dim < D)[None, :]
         total += tl.sum(tl.load(rows, valid, other=0.0).to(ACC) * weight[:, None], 0)
     where = out + (part.to(tl.int64) * tl.num_programs(0) + n) * D + dim
     tl.store(where, total, dim < D)
@@ -87,16 +90,20 @@ def _gathered_sum(
 
 @torch.library.custom_op("bench::gathered_dots", mutates_args=())
 def gathered_dots(query: Tensor, bank: Tensor, at: Tensor) -> Tensor:
-    """dot(query_n, bank[at_nm]), `[N, M]` in float32 (float64 for a float64 query)."""
+    """dot(query_n, bank[at_nm]), `[N, M]` in float32 (float64 for a float64 query).
+
+    Of what is not in the bank it is NaN, and so is the sum below: nothing there is read.
+    """
     (n, m), dim = at.shape, bank.shape[1]
     acc = accumulator(query.dtype)
     out = query.new_empty((n, m), dtype=acc)
     rows, depth = _tile(dim)
     if n * m:
-        _gathered_dots[n, triton.cdiv(m, PART)](
-            query, bank, at, out, m, *query.stride(), *bank.stride(), *at.stride(),
-            D=dim, ACC=tl_type(acc), BM=rows, BD=depth, PART=PART,
-        )  # fmt: skip
+        with torch.cuda.device_of(query):
+            _gathered_dots[n, triton.cdiv(m, PART)](
+                query, bank, at, out, m, len(bank), *query.stride(), *bank.stride(), *at.stride(),
+                D=dim, ACC=tl_type(acc), BM=rows, BD=depth, PART=PART,
+            )  # fmt: skip
     return out
 
 
@@ -114,16 +121,17 @@ def gathered_sum(grad: Tensor, bank: Tensor, at: Tensor) -> Tensor:
     out = grad.new_empty((parts, n, dim), dtype=acc)
     rows, depth = _tile(dim)
     if n * m:
-        _gathered_sum[n, parts, triton.cdiv(dim, depth)](
-            grad, bank, at, out, m, *grad.stride(), *bank.stride(), *at.stride(),
-            D=dim, ACC=tl_type(acc), BM=rows, BD=depth, PART=PART,
-        )  # fmt: skip
+        with torch.cuda.device_of(grad):
+            _gathered_sum[n, parts, triton.cdiv(dim, depth)](
+                grad, bank, at, out, m, len(bank), *grad.stride(), *bank.stride(), *at.stride(),
+                D=dim, ACC=tl_type(acc), BM=rows, BD=depth, PART=PART,
+            )  # fmt: skip
     return out.sum(0)
 
 
 @gathered_sum.register_fake
 def _(grad: Tensor, bank: Tensor, at: Tensor) -> Tensor:
-    return grad.new_empty((len(at), bank.shape[1]), dtype=accumulator(grad.dtype))
+    return grad.new_empty((at.shape[0], bank.shape[1]), dtype=accumulator(grad.dtype))
 
 
 @register_flop_formula([torch.ops.bench.gathered_dots, torch.ops.bench.gathered_sum])
