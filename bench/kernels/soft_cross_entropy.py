@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bench.kernels.contrast import LN_2, LOG2_E, tl_type
 from bench.kernels.precision import accumulator
-from bench.kernels.sinkhorn.triton import FLOOR, one_for_none
+from bench.kernels.sinkhorn.triton import FLOOR, load_once, one_for_none
 from bench.kernels.teacher import Teacher
 
 LOGITS, STRETCH = 4096, 512  # to a program, of all views where they are few; at least of each
@@ -86,16 +86,6 @@ def _place(n, BK: tl.constexpr):
 
 
 @triton.jit
-def _logits(at, inside, EVEN: tl.constexpr):
-    """Logits, which are read once; -inf where there are none."""
-    if EVEN:
-        x = tl.load(at, eviction_policy="evict_first")
-    else:
-        x = tl.load(at, inside, other=-float("inf"), eviction_policy="evict_first")
-    return x
-
-
-@triton.jit
 def _targets(
     teacher, index, row, g, col, there, teacher_g, teacher_n, EVEN: tl.constexpr,
 ):  # fmt: skip
@@ -104,7 +94,7 @@ def _targets(
     if index is not None:
         source = tl.load(index + row).to(tl.int64)
     at = teacher + g.to(tl.int64)[:, None] * teacher_g + source * teacher_n + col[None, :]
-    return _logits(at, there, EVEN)
+    return load_once(at, there, EVEN)
 
 
 @triton.jit
@@ -137,7 +127,7 @@ def _soft_targets(
     t = _targets(teacher, index, row, g, col, there, teacher_g, teacher_n, EVEN)
     first = student + row * student_n
     at = first + col
-    ahead = _logits(at, inside, EVEN)
+    ahead = load_once(at, inside, EVEN)
     to = tl.program_id(0).to(tl.int64)
     programs = tl.num_programs(0)
     factor = tl.full([], scale, ACC)
@@ -146,7 +136,7 @@ def _soft_targets(
         x = ahead.to(ACC)
         if v + 1 < V:
             at += student_v
-            ahead = _logits(at, inside, EVEN)
+            ahead = load_once(at, inside, EVEN)
         best = tl.maximum(tl.max(x, 0) * factor, FLOOR)
         tl.store(bests + to, best)
         tl.store(sums + to, tl.sum(tl.exp2(x * factor - best), 0))
@@ -225,7 +215,7 @@ def _gradient(
     there = (g < G)[:, None] & inside[None, :]
     t = _targets(teacher, index, row, g, col, there, teacher_g, teacher_n, EVEN)
     at = student + row * student_n + col
-    ahead = _logits(at, inside, EVEN)
+    ahead = load_once(at, inside, EVEN)
     t = _centred(t, center, g, col, there, center_g, teacher_scale, ACC, EVEN)
     p = tl.exp2(t - tl.load(lse + (V + g.to(tl.int64)) * n + row, g < G, other=0.0)[:, None])
     total = tl.sum(p, 0)
@@ -234,7 +224,7 @@ def _gradient(
         x = ahead.to(ACC)
         if v + 1 < V:
             at += student_v
-            ahead = _logits(at, inside, EVEN)
+            ahead = load_once(at, inside, EVEN)
         q = tl.exp2(x * tl.full([], scale, ACC) - tl.load(log))
         if OWN or v >= G:
             ds = G * q - total

@@ -29,8 +29,8 @@ def one_for_none(z):
 
 
 @triton.jit
-def _load(at, inside, EVEN: tl.constexpr):
-    """Scores, which are read once a pass; -inf where there are none."""
+def load_once(at, inside, EVEN: tl.constexpr):
+    """Scores or logits, which are read once a pass; -inf where there are none."""
     if EVEN:
         x = tl.load(at, eviction_policy="evict_first")
     else:
@@ -50,14 +50,14 @@ def _row_sums(
     col = split * BK + tl.arange(0, BK)
     inside = col < k
     added = tl.load(columns + col, inside, other=0.0) * tl.full([], LOG2_E, ACC)
-    ahead = _load(scores + first.to(tl.int64) * scores_n + col, inside, EVEN)
+    ahead = load_once(scores + first.to(tl.int64) * scores_n + col, inside, EVEN)
     for r in tl.static_range(BN):
         x = ahead.to(ACC)
         # Beyond the end the last row comes again. The next is under way while one is reduced.
         row = tl.minimum(first + r, n - 1)
         if r + 1 < BN:
             at = tl.minimum(first + r + 1, n - 1).to(tl.int64) * scores_n
-            ahead = _load(scores + at + col, inside, EVEN)
+            ahead = load_once(scores + at + col, inside, EVEN)
         x = x * tl.full([], scale, ACC) + added
         best = tl.maximum(tl.max(x, 0), FLOOR)
         tl.store(bests + split * n + row, best)
@@ -79,7 +79,7 @@ def _column_sums(
         row = part * DEPTH + start + tl.arange(0, BN)
         # Beyond the end the last row is read again, and has no share.
         at = scores + tl.minimum(row, n - 1).to(tl.int64)[:, None] * scores_n + col[None, :]
-        x = _load(at, (col < k)[None, :], EVEN).to(ACC)
+        x = load_once(at, (col < k)[None, :], EVEN).to(ACC)
         added = tl.full([BN], 0.0, ACC)
         if rows is not None:
             added = tl.load(rows + row, row < n, other=0.0) * tl.full([], LOG2_E, ACC)
