@@ -41,17 +41,25 @@ class Tiles(NamedTuple):
 
 @triton.jit
 def _similarities(
-    q, k, row, col, n, m,
+    q, queries, k, row, col, n, m,
     D: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Dot products [BM, BN] of rows of q and of k, a few dimensions at a time."""
-    s = tl.zeros([BM, BN], ACC)
-    for start in range(0, D, BD):
-        part = _load(q, row, n, start, D, BD, True)
-        keys = _load(k, col, m, start, D, BD, MASKED)
-        s = tl.dot(part, tl.trans(keys), s, input_precision=DOT, out_dtype=ACC)
-    return s
+    """Dot products [BM, BN] of rows of q and of k, and the tile of k where there is but one.
+
+    Rows of at most BD dimensions are held in `queries`; longer ones are read again, part by part.
+    """
+    if D <= BD:
+        keys = _load(k, col, m, 0, D, BD, MASKED)
+        s = tl.dot(queries, tl.trans(keys), input_precision=DOT, out_dtype=ACC)
+    else:
+        keys = queries  # nobody's: what is returned has to be something
+        s = tl.zeros([BM, BN], ACC)
+        for start in range(0, D, BD):
+            part = _load(q, row, n, start, D, BD, True)
+            other = _load(k, col, m, start, D, BD, MASKED)
+            s = tl.dot(part, tl.trans(other), s, input_precision=DOT, out_dtype=ACC)
+    return s, keys
 
 
 @triton.jit
@@ -90,11 +98,9 @@ def _lse_over(
     """The running maximum and sum of exp2, over columns [begin, stop)."""
     for start in range(begin, stop, BN):
         col = tl.multiple_of(start, BN) + tl.arange(0, BN)
-        if D <= BD:
-            keys = _load(k, col, m, 0, D, BD, MASKED)
-            s = tl.dot(queries, tl.trans(keys), input_precision=DOT, out_dtype=ACC)
-        else:
-            s = _similarities(q, k, row, col, n, m, D, DOT, ACC, BM, BN, BD, MASKED)
+        s, _ = _similarities(
+            q, queries, k, row, col, n, m, D, DOT, ACC, BM, BN, BD, MASKED
+        )  # fmt: skip
         s *= scale
         if MASKED:
             valid = (col < m)[None, :]
@@ -169,11 +175,9 @@ def _pull_over(
         mine = tl.exp2(-row_lse) if BOUNDED else row_lse
     for start in range(begin, stop, BN):
         col = tl.multiple_of(start, BN) + tl.arange(0, BN)
-        if D <= BD:
-            keys = _load(k, col, m, 0, D, BD, MASKED)
-            s = tl.dot(queries, tl.trans(keys), input_precision=DOT, out_dtype=ACC)
-        else:
-            s = _similarities(q, k, row, col, n, m, D, DOT, ACC, BM, BN, BD, MASKED)
+        s, keys = _similarities(
+            q, queries, k, row, col, n, m, D, DOT, ACC, BM, BN, BD, MASKED
+        )  # fmt: skip
         s *= scale
         if MASKED:
             valid = (row < n)[:, None] & (col < m)[None, :]

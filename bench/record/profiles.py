@@ -14,11 +14,10 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, TypeAdapter
 
-from bench.errors import BenchError
 from bench.files import write_text
 from bench.record.profile import DataProfile, LossProfile, Profile, StepProfile
 from bench.record.schema import EnvironmentRecord, Json, now, run_id
-from bench.record.store import PROFILES, parse
+from bench.record.store import PROFILES, load_each
 
 Kind = TypeVar("Kind", StepProfile, LossProfile, DataProfile)
 PACKAGES = (
@@ -92,14 +91,6 @@ def write(root: Path, profile: Profile) -> Path:
 
 def load(root: Path) -> tuple[list[tuple[Path, Profile]], list[str]]:
     """Every profile under `root` with its path, oldest first, and a line on each foreign file."""
-    found, problems = [], []
-    for path in sorted((root / PROFILES).rglob("*.json")):
-        try:
-            profile = parse(path, _ANY.validate_json)
-            home = path_of(root, profile)
-            if path != home:
-                raise BenchError(f"its content belongs to {home.relative_to(root).as_posix()}")
-            found.append((path, profile))
-        except BenchError as error:
-            problems.append(f"{path.relative_to(root).as_posix()}: {error}")
+    paths = sorted((root / PROFILES).rglob("*.json"))
+    found, problems = load_each(root, paths, _ANY.validate_json, path_of)
     return sorted(found, key=lambda item: (item[1].created, item[1].id)), problems

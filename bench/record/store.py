@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -151,17 +151,34 @@ def read_predictions(path: Path, record: Record) -> Predictions | None:
 
 def load_all(root: Path) -> tuple[list[tuple[Path, Record]], list[str]]:
     """Every record under `root` with its path, sorted, and a line on each file that is not one."""
-    records, problems = [], []
-    for path in files(root):
+    return load_each(root, files(root), Record.model_validate_json, path_of)
+
+
+def load_each(
+    root: Path,
+    paths: Iterable[Path],
+    read: Callable[[bytes], T],
+    home_of: Callable[[Path, T], Path],
+) -> tuple[list[tuple[Path, T]], list[str]]:
+    """What pydantic's `read` makes of each file, with its path, and a line on each foreign file.
+
+    Args:
+        root: the results folder.
+        paths: the files.
+        read: makes of a file's bytes what it holds, or fails.
+        home_of: where under `root` that has to lie; anywhere else it is foreign.
+    """
+    found, problems = [], []
+    for path in paths:
         try:
-            record = parse(path, Record.model_validate_json)
-            home = path_of(root, record)
+            held = parse(path, read)
+            home = home_of(root, held)
             if path != home:
                 raise BenchError(f"its content belongs to {home.relative_to(root).as_posix()}")
-            records.append((path, record))
+            found.append((path, held))
         except BenchError as error:
             problems.append(f"{path.relative_to(root).as_posix()}: {error}")
-    return records, problems
+    return found, problems
 
 
 def files(root: Path, beginning: str = "") -> list[Path]:

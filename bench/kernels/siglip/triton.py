@@ -46,11 +46,9 @@ def _over(
     """The sums over columns [begin, stop), added to those so far."""
     for start in range(begin, stop, BN):
         col = tl.multiple_of(start, BN) + tl.arange(0, BN)
-        if D <= BD:
-            keys = _load(k, col, m, 0, D, BD, MASKED)
-            s = tl.dot(queries, tl.trans(keys), input_precision=DOT, out_dtype=ACC)
-        else:
-            s = _similarities(q, k, row, col, n, m, D, DOT, ACC, BM, BN, BD, MASKED)
+        s, keys = _similarities(
+            q, queries, k, row, col, n, m, D, DOT, ACC, BM, BN, BD, MASKED
+        )  # fmt: skip
         s = s * scale + bias
         small = tl.exp2(-tl.abs(s) * LOG2_E)
         large = 1 / (1 + small)
